@@ -1,0 +1,266 @@
+"""Reads the project: settings from the environment and `.env`, sources and streams from dbt's YAML files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import yaml
+from dotenv import dotenv_values
+
+from syncline.errors import ConfigurationError
+
+ENTITY_NAME_BYTES = 50
+"""Longest entity or stream name, so that every derived name fits Postgres' 63 bytes."""
+
+T = TypeVar("T")
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_DURATION = re.compile(r"(\d+)\s*([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class Tombstone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which records of an increment say that their key is gone: the value at `path` equals `when`."""
+
+    path: str
+    when: Any = True
+
+
+class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What every stream may say, whatever its connector."""
+
+    key: str | list[str]
+    active: bool = True
+    append: bool = False
+    hash_without: list[str] = []
+    deleted: Tombstone | None = None
+    full_every: str | None = None
+    on_new_field: Literal["ignore", "warn", "fail"] = "ignore"
+    redact: bool = False
+    keep: int | Literal["all"] = 3
+    max_delete_ratio: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One stream as configured. `settings` are its connector's own, unresolved."""
+
+    source: str
+    name: str
+    key: tuple[str, ...]
+    common: StreamSettings
+    settings: Mapping[str, Any]
+    file: Path
+
+    @property
+    def label(self) -> str:
+        return f"{self.source}.{self.name}"
+
+    @property
+    def full_every(self) -> timedelta | None:
+        return parse_duration(self.common.full_every) if self.common.full_every else None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One source as configured. `settings` are its connector's own, unresolved."""
+
+    name: str
+    schema: str
+    connector: str
+    settings: Mapping[str, Any]
+    streams: Mapping[str, Stream]
+    file: Path
+
+    @property
+    def active_streams(self) -> list[Stream]:
+        return [stream for stream in self.streams.values() if stream.common.active]
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project on disk: its folder, its sources and its environment (`.env` below the process' own)."""
+
+    root: Path
+    name: str
+    sources: Mapping[str, Source]
+    environment: Mapping[str, str] = field(repr=False)
+
+    @property
+    def database_url(self) -> str | None:
+        return self.environment.get("DATABASE_URL") or None
+
+    @property
+    def target(self) -> str:
+        return self.environment.get("SYNCLINE_TARGET") or "dev"
+
+    def source(self, name: str) -> Source:
+        """Return the source of that name; raises ConfigurationError with the known ones."""
+        try:
+            return self.sources[name]
+        except KeyError:
+            known = ", ".join(sorted(self.sources)) or "none"
+            raise ConfigurationError(f"there is no source named {name!r}", f"Known sources: {known}.") from None
+
+
+def read_project(root: Path) -> Project:
+    """Read the project in `root`. Raises ConfigurationError with file, place and the known settings."""
+    settings = _read_yaml(root / "dbt_project.yml")
+    name = settings.get("name")
+    if not isinstance(name, str):
+        raise ConfigurationError(f"{root / 'dbt_project.yml'} has no `name`")
+    folders = [root / folder for folder in settings.get("model-paths") or ["models"]]
+    sources: dict[str, Source] = {}
+    for source in _read_sources(root, folders):
+        if source.name in sources:
+            raise ConfigurationError(
+                f"source {source.name!r} is declared twice, in {sources[source.name].file} and {source.file}",
+                "Merge the two declarations.",
+            )
+        sources[source.name] = source
+    return Project(root=root, name=name, sources=sources, environment=read_environment(root))
+
+
+def read_environment(root: Path) -> dict[str, str]:
+    """Return the process' environment over what `.env` in `root` sets."""
+    dotenv = {name: value for name, value in dotenv_values(root / ".env").items() if value is not None}
+    return {**dotenv, **os.environ}
+
+
+def resolve(value: Any, environment: Mapping[str, str], place: str) -> Any:
+    """Return `value` with each `${NAME}` in its strings replaced from `environment`.
+
+    Raises ConfigurationError naming the variable and `place` where one is not set.
+    """
+    if isinstance(value, str):
+        def lookup(match: re.Match[str]) -> str:
+            name = match.group(1)
+            if name not in environment:
+                raise ConfigurationError(
+                    f"{place} needs the variable {name}, which is not set",
+                    f"Set {name} in the environment or in .env.",
+                )
+            return environment[name]
+
+        return _VARIABLE.sub(lookup, value)
+    if isinstance(value, Mapping):
+        return {key: resolve(item, environment, place) for key, item in value.items()}
+    if isinstance(value, list):
+        return [resolve(item, environment, place) for item in value]
+    return value
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return the time span written as `90s`, `15m`, `6h` or `7d`; raises ConfigurationError for anything else."""
+    match = _DURATION.fullmatch(text.strip())
+    if not match:
+        raise ConfigurationError(f"{text!r} is no duration", "Write a number and a unit: 90s, 15m, 6h or 7d.")
+    return timedelta(**{_UNITS[match.group(2)]: int(match.group(1))})
+
+
+def convert(settings: Mapping[str, Any], shape: type[T], place: str) -> T:
+    """Return `settings` as the struct `shape`; raises ConfigurationError with `place` and the known names."""
+    known = msgspec.structs.fields(shape)  # type: ignore[arg-type]
+    names = {item.encode_name for item in known}
+    unknown = sorted(set(settings) - names)
+    if unknown:
+        raise ConfigurationError(
+            f"{place}: unknown setting {unknown[0]!r}",
+            f"Known here: {', '.join(sorted(names))}.",
+        )
+    missing = [item.encode_name for item in known if item.required and item.encode_name not in settings]
+    if missing:
+        raise ConfigurationError(f"{place}: the setting {missing[0]!r} is missing")
+    try:
+        return msgspec.convert(settings, shape)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{place}: {error}") from None
+
+
+def _read_sources(root: Path, folders: list[Path]) -> Iterator[Source]:
+    for folder in folders:
+        for file in sorted([*folder.rglob("*.yml"), *folder.rglob("*.yaml")]):
+            for declared in _read_yaml(file).get("sources") or []:
+                source = _read_source(declared, file.relative_to(root))
+                if source is not None:
+                    yield source
+
+
+def _read_source(declared: Mapping[str, Any], file: Path) -> Source | None:
+    """Return the source that `declared` describes, or None for one that Syncline has no part in."""
+    name = str(declared.get("name", ""))
+    place = f"{file}: source {name!r}"
+    meta = _meta(declared, place)
+    if meta is None:
+        return None
+    settings = dict(meta)
+    connector = settings.pop("connector", None)
+    if not isinstance(connector, str):
+        raise ConfigurationError(f"{place}: the setting 'connector' is missing", "Name one, such as http or file.")
+    _check_name(name, place)
+    streams = {}
+    for table in declared.get("tables") or []:
+        stream = _read_stream(name, table, file)
+        streams[stream.name] = stream
+    schema = str(declared.get("schema") or name)
+    if schema != f"raw_{name}":
+        raise ConfigurationError(f"{place}: its schema is {schema!r}", f"Write `schema: raw_{name}`.")
+    return Source(name, schema, connector, settings, streams, file)
+
+
+def _read_stream(source: str, table: Mapping[str, Any], file: Path) -> Stream:
+    name = str(table.get("name", ""))
+    place = f"{file}: stream {source}.{name}"
+    _check_name(name, place)
+    settings = dict(_meta(table, place) or {})
+    names = {item.encode_name for item in msgspec.structs.fields(StreamSettings)}
+    if settings.get("append"):
+        settings.setdefault("key", "none")
+    common = convert({key: settings.pop(key) for key in names & set(settings)}, StreamSettings, place)
+    if common.full_every:
+        parse_duration(common.full_every)
+    if not 0 <= common.max_delete_ratio <= 1:
+        raise ConfigurationError(f"{place}: max_delete_ratio is a share between 0 and 1")
+    if isinstance(common.keep, int) and common.keep < 1:
+        raise ConfigurationError(f"{place}: keep is a number of loads, at least 1, or all")
+    fields = [common.key] if isinstance(common.key, str) else common.key
+    key = () if fields == ["none"] else tuple(fields)
+    return Stream(source, name, key, common, settings, file)
+
+
+def _meta(declared: Mapping[str, Any], place: str) -> Mapping[str, Any] | None:
+    config = declared.get("config") or {}
+    meta = (config.get("meta") or {}).get("syncline")
+    if meta is not None and not isinstance(meta, Mapping):
+        raise ConfigurationError(f"{place}: config.meta.syncline is no mapping")
+    return meta
+
+
+def _check_name(name: str, place: str) -> None:
+    if not re.fullmatch(r"[a-z_][a-z0-9_]*", name) or len(name.encode()) > ENTITY_NAME_BYTES:
+        raise ConfigurationError(
+            f"{place}: the name is not usable",
+            f"Use lowercase letters, digits and underscores, at most {ENTITY_NAME_BYTES} bytes.",
+        )
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506 (a safe loader, in C)
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file} is no valid YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{file}: a mapping is expected at the top level")
+    return content

@@ -1,0 +1,59 @@
+"""The errors Syncline raises on purpose, each with the exit code it ends a command with.
+
+    SynclineError                what happened, where, and what to do next
+    ├── ConfigurationError       2: wrong usage, settings, YAML or models
+    ├── RunError                 1: the run failed
+    │   ├── SourceError          the source did not answer as it should
+    │   ├── DatabaseError        the database refused or went away
+    │   ├── ModelError           dbt could not build an entity
+    │   └── LostClaimError       the run was taken from this process
+    └── RefusedError             3: a guard refused: nothing was changed
+"""
+
+from __future__ import annotations
+
+
+class SynclineError(Exception):
+    """An error with a message for people: what happened, where, and what to do next.
+
+    `message` never holds a secret or a value of a record; `hint` is one sentence on what to do next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigurationError(SynclineError):
+    """Wrong usage, settings, YAML or models: nothing was started."""
+
+    exit_code = 2
+
+
+class RunError(SynclineError):
+    """The run failed; what is current stays as it was."""
+
+
+class SourceError(RunError):
+    """The source did not answer as it should: unreachable, unauthorized, cut off, or not what was configured."""
+
+
+class DatabaseError(RunError):
+    """The database refused a statement or went away; the transaction at hand was rolled back."""
+
+
+class ModelError(RunError):
+    """An entity could not be built; its `_current` view is as it was."""
+
+
+class LostClaimError(RunError):
+    """The run was abandoned and taken from this process; its transaction was rolled back."""
+
+
+class RefusedError(SynclineError):
+    """A guard refused: checks, mass delete, error ratio, or nothing to roll back to."""
+
+    exit_code = 3

@@ -1,0 +1,102 @@
+"""Connects to Postgres and turns its errors into Syncline's, with no value of a record in their texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import DictRow, dict_row
+
+from syncline.errors import ConfigurationError, DatabaseError, LostClaimError, RefusedError, RunError, SynclineError
+
+Connection = psycopg.Connection[DictRow]
+
+OLDEST_SERVER, NEWEST_SERVER = 15, 18
+
+# The texts of these classes of SQLSTATE can quote values; those of the others name objects only.
+_CLASSES_WITH_VALUES = frozenset({"22", "23", "P0", "XX"})
+
+_HINTS = {
+    "53100": "The disk is full: free some space, then run again.",
+    "28P01": "Check user and password in DATABASE_URL.",
+    "28000": "Check user and password in DATABASE_URL.",
+    "3D000": "Create the database, or check its name in DATABASE_URL.",
+    "42501": "Grant the right to the database user; `syncline doctor` lists what is needed.",
+    "57P01": "The database was shut down in the middle: run again once it is up.",
+    "57P02": "The database crashed in the middle: run again once it is up.",
+}
+
+
+def connect(dsn: str, *, run: tuple[int, int] | None = None, timeout: int = 10) -> Connection:
+    """Open a connection, in autocommit mode; transactions are opened with `connection.transaction()`.
+
+    `run` is (run id, attempt) of the run it works for: every function that writes then first shows that the run is
+    still its own. Raises ConfigurationError where the address is wrong, DatabaseError where nobody answers.
+    """
+    try:
+        given = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        raise ConfigurationError(
+            "DATABASE_URL is no connection string", "Write postgresql://user:password@host:5432/database."
+        ) from None
+    options = [str(given.get("options") or ""), "-c TimeZone=UTC"]
+    if run is not None:
+        options += [f"-c syncline.run_id={run[0]}", f"-c syncline.attempt={run[1]}"]
+    given.setdefault("connect_timeout", timeout)
+    given.setdefault("application_name", "syncline" if run is None else f"syncline run {run[0]}")
+    given["options"] = " ".join(filter(None, options))
+    with translated():
+        connection = psycopg.Connection[DictRow].connect(
+            make_conninfo("", **given), autocommit=True, row_factory=dict_row, prepare_threshold=None
+        )
+    major = connection.info.server_version // 10000
+    if not OLDEST_SERVER <= major <= NEWEST_SERVER:
+        connection.close()
+        raise ConfigurationError(
+            f"the server is Postgres {major}", f"Syncline works with Postgres {OLDEST_SERVER} to {NEWEST_SERVER}."
+        )
+    return connection
+
+
+def call(connection: Connection, function: str, *arguments: Any) -> list[DictRow]:
+    """Call a function of the control plane and return its rows; errors are translated."""
+    places = ", ".join(["%s"] * len(arguments))
+    with translated():
+        return connection.execute(f"select * from syncline.{function}({places})", arguments).fetchall()  # noqa: S608
+
+
+def call_value(connection: Connection, function: str, *arguments: Any) -> Any:
+    """Call a function of the control plane that gives one value."""
+    rows = call(connection, function, *arguments)
+    return next(iter(rows[0].values())) if rows else None
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise what psycopg raises inside as a SynclineError."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error) from None
+
+
+def translate(error: psycopg.Error) -> SynclineError:
+    """Return the error in Syncline's words. States SYnxx are our own: n is the exit code."""
+    state = error.sqlstate
+    message = (error.diag.message_primary or "").strip()
+    if state is None:
+        return DatabaseError(
+            f"the database does not answer: {str(error).strip().splitlines()[0] if str(error) else type(error).__name__}",
+            "Check that it runs and that DATABASE_URL is right: `syncline doctor`.",
+        )
+    if state.startswith("SY"):
+        kinds: dict[str, type[SynclineError]] = {"1": RunError, "2": ConfigurationError, "3": RefusedError}
+        kind = LostClaimError if state == "SY101" else kinds[state[2]]
+        return kind(message, error.diag.message_hint)
+    if state[:2] in _CLASSES_WITH_VALUES:
+        place = ".".join(filter(None, [error.diag.schema_name, error.diag.table_name, error.diag.constraint_name]))
+        message = f"a value was refused{' by ' + place if place else ''}"
+    return DatabaseError(f"the database refused (SQLSTATE {state}): {message}", _HINTS.get(state))

@@ -1,0 +1,160 @@
+"""Brings the control schema, its functions and the streams' tables up to date."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from syncline import db
+from syncline.config import Project
+from syncline.errors import ConfigurationError
+from syncline.paths import bundle
+
+_NAME = re.compile(r"(\d{4})_[a-z0-9_]+?(_breaking)?\.sql")
+
+_BOOKKEEPING = """
+create schema if not exists syncline;
+create table if not exists syncline.migrations (
+    migration_id integer primary key,
+    name text not null,
+    is_breaking boolean not null,
+    applied_at timestamptz not null default now()
+);
+create table if not exists syncline.function_files (
+    name text primary key,
+    fingerprint text not null,
+    applied_at timestamptz not null default now()
+);
+comment on table syncline.migrations is 'The migrations that were applied.';
+comment on table syncline.function_files is 'The files of functions and views as they were last applied.';
+"""
+
+
+@dataclass(slots=True)
+class Applied:
+    """What a migration did: names of migrations and function files, labels of streams."""
+
+    migrations: list[str] = field(default_factory=list)
+    functions: list[str] = field(default_factory=list)
+    streams: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.migrations or self.functions or self.streams)
+
+
+def migrate(connection: db.Connection, project: Project | None = None) -> Applied:
+    """Apply what is missing, in one transaction under an advisory lock, so that racing calls wait for each other.
+
+    Raises ConfigurationError where the database has a breaking migration that this release does not know.
+    """
+    applied = Applied()
+    with db.translated(), connection.transaction():
+        connection.execute("select pg_advisory_xact_lock(1937337955, 0)")
+        connection.execute("set local lock_timeout = '10s'; set local client_min_messages = warning")
+        connection.execute(_BOOKKEEPING)
+        _check_known(connection)
+        _apply_migrations(connection, applied)
+        _apply_functions(connection, applied)
+        if project is not None:
+            _create_streams(connection, project, applied)
+    return applied
+
+
+def is_up_to_date(connection: db.Connection, project: Project) -> bool:
+    """Return whether `migrate` would do nothing; raises as it does."""
+    with db.translated():
+        if connection.execute("select to_regclass('syncline.function_files') as it").fetchone() == {"it": None}:
+            return False
+        _check_known(connection)
+        known = {row["name"]: row["fingerprint"] for row in connection.execute("select * from syncline.function_files")}
+        if known != {file.name: _fingerprint(connection, file) for file in _function_files()}:
+            return False
+        done = {row["name"] for row in connection.execute("select name from syncline.migrations")}
+        rows = connection.execute("select source || '.' || stream as label from syncline.streams").fetchall()
+    labels = {stream.label for source in project.sources.values() for stream in source.streams.values()}
+    return {file.name for file in _migration_files()} <= done and labels <= {row["label"] for row in rows}
+
+
+def _check_known(connection: db.Connection) -> None:
+    known = {file.name for file in _migration_files()}
+    for row in connection.execute("select name from syncline.migrations where is_breaking order by migration_id"):
+        if row["name"] not in known:
+            raise ConfigurationError(
+                f"the control schema is of a newer release (it has {row['name']})",
+                "Upgrade this installation: pip install --upgrade syncline.",
+            )
+
+
+def _apply_migrations(connection: db.Connection, applied: Applied) -> None:
+    done = {row["name"] for row in connection.execute("select name from syncline.migrations")}
+    for file in _migration_files():
+        match = _NAME.fullmatch(file.name)
+        if file.name in done or match is None:
+            continue
+        # The row goes in first: a race that got past the lock would show here.
+        connection.execute(
+            "insert into syncline.migrations (migration_id, name, is_breaking) values (%s, %s, %s)",
+            (int(match.group(1)), file.name, match.group(2) is not None),
+        )
+        _execute_file(connection, file)
+        applied.migrations.append(file.name)
+
+
+def _apply_functions(connection: db.Connection, applied: Applied) -> None:
+    known = {row["name"]: row["fingerprint"] for row in connection.execute("select * from syncline.function_files")}
+    # Bodies name functions of other files; order between files is of no account.
+    connection.execute("set local check_function_bodies = off")
+    for file in _function_files():
+        fingerprint = _fingerprint(connection, file)
+        if known.pop(file.name, None) == fingerprint:
+            continue
+        _execute_file(connection, file)
+        connection.execute(
+            """
+            insert into syncline.function_files (name, fingerprint) values (%s, %s)
+            on conflict (name) do update set fingerprint = excluded.fingerprint, applied_at = now()
+            """,
+            (file.name, fingerprint),
+        )
+        applied.functions.append(file.name)
+    for name in known:
+        connection.execute("delete from syncline.function_files where name = %s", (name,))
+
+
+def _create_streams(connection: db.Connection, project: Project, applied: Applied) -> None:
+    rows = connection.execute("select source || '.' || stream as label from syncline.streams").fetchall()
+    known = {row["label"] for row in rows}
+    for source in project.sources.values():
+        for stream in source.streams.values():
+            if stream.label not in known:
+                connection.execute("select syncline.create_stream(%s, %s)", (source.name, stream.name))
+                applied.streams.append(stream.label)
+
+
+def _execute_file(connection: db.Connection, file: Path) -> None:
+    try:
+        connection.execute(sql.SQL(file.read_text(encoding="utf-8")))  # type: ignore[arg-type]
+    except psycopg.errors.DuplicateTable as error:
+        raise ConfigurationError(
+            f"{file.name}: {error.diag.message_primary}",
+            "The schema `syncline` holds tables of something else: use another database, or move them.",
+        ) from None
+
+
+def _fingerprint(connection: db.Connection, file: Path) -> str:
+    # Some functions are defined by what the server can do.
+    major = connection.info.server_version // 10000
+    return hashlib.sha256(file.read_bytes() + str(major).encode()).hexdigest()
+
+
+def _migration_files() -> list[Path]:
+    return sorted((bundle() / "sql" / "migrations").glob("*.sql"))
+
+
+def _function_files() -> list[Path]:
+    return sorted((bundle() / "sql" / "functions").glob("*.sql"))

@@ -1,0 +1,293 @@
+-- Loads: from staged records to revisions, in one short transaction.
+
+create or replace function syncline.open_stream(p_source text, p_stream text, p_key_fields text [])
+returns syncline.streams
+language plpgsql
+as $$
+declare
+    v_stream syncline.streams;
+begin
+    if not pg_try_advisory_lock(syncline.lock_class('stream'), hashtext(p_source || '.' || p_stream)) then
+        perform pg_advisory_lock(syncline.lock_class('stream'), hashtext(p_source || '.' || p_stream));
+    end if;
+    perform syncline.hold_run();
+    select * into v_stream from syncline.streams where source = p_source and stream = p_stream;
+    if not found then
+        raise exception using
+            errcode = 'SY201',
+            message = format('there is no stream %s.%s in the database', p_source, p_stream),
+            hint = 'Run `syncline migrate`.';
+    end if;
+    if v_stream.live_records > 0 and v_stream.key_fields is distinct from p_key_fields then
+        raise exception using
+            errcode = 'SY202',
+            message = format(
+                'the key of %s.%s was (%s) and is now (%s)',
+                p_source, p_stream, array_to_string(v_stream.key_fields, ', '), array_to_string(p_key_fields, ', ')
+            ),
+            hint = 'Keys of loaded records cannot change: give the stream a new name, or put the old key back.';
+    end if;
+    return v_stream;
+end
+$$;
+comment on function syncline.open_stream(text, text, text []) is
+'Takes the stream''s advisory lock for this session and returns what the stream remembers.';
+
+create or replace function syncline.close_stream(p_source text, p_stream text) returns void
+language sql
+as $$ select pg_advisory_unlock(syncline.lock_class('stream'), hashtext(p_source || '.' || p_stream)) $$;
+comment on function syncline.close_stream(text, text) is 'Gives the stream''s advisory lock back.';
+
+create or replace function syncline.next_load() returns bigint
+language sql
+as $$ select nextval(pg_get_serial_sequence('syncline.loads', 'load_id')) $$;
+comment on function syncline.next_load() is
+'A new load number. Taken under the stream''s lock, so numbers rise in commit order within a stream.';
+
+create or replace function syncline.begin_first_load(p_source text, p_stream text) returns bigint
+language plpgsql
+as $$
+declare
+    v_schema text := 'raw_' || p_source;
+    v_table text := p_stream || '_json';
+begin
+    perform syncline.hold_run();
+    execute format('truncate %I.%I', v_schema, v_table);
+    execute format(
+        'drop index if exists %I.%I, %I.%I, %I.%I',
+        v_schema, v_table || '_live', v_schema, v_table || '_first', v_schema, v_table || '_gone'
+    );
+    return syncline.next_load();
+end
+$$;
+comment on function syncline.begin_first_load(text, text) is
+'Readies an empty stream for records that are copied straight in; returns the load''s number.';
+
+create or replace function syncline.finish_first_load(p_load_id bigint, p_facts jsonb) returns syncline.loads
+language plpgsql
+as $$
+declare
+    v_source text := p_facts ->> 'source';
+    v_stream text := p_facts ->> 'stream';
+    v_table text := format('%I.%I', 'raw_' || v_source, v_stream || '_json');
+    v_duplicates bigint := 0;
+    v_live bigint;
+begin
+    perform set_config('maintenance_work_mem', '256MB', true);
+    begin
+        perform syncline.index_stream(v_source, v_stream);
+    exception when unique_violation then
+        -- Only now is it known that there are duplicates: the last of each key stays.
+        execute format(
+            'with ranked as (
+                select ctid, row_number() over (partition by _key order by _ordinal desc) as place from %1$s
+            ),
+            gone as (
+                delete from %1$s as revision
+                using ranked
+                where revision.ctid = ranked.ctid and ranked.place > 1
+                returning revision._key, revision._ordinal
+            )
+            insert into syncline.row_errors (run_id, load_id, source, stream, _key, row_number, message, severity)
+            select syncline.session_run(), $1, $2, $3, _key, _ordinal, ''duplicate key: a later record of this load wins'', ''warning''
+            from gone',
+            v_table
+        ) using p_load_id, v_source, v_stream;
+        get diagnostics v_duplicates = row_count;
+        perform syncline.index_stream(v_source, v_stream);
+    end;
+    execute format('analyze %s', v_table);
+    v_live := (p_facts ->> 'records_staged')::bigint - v_duplicates;
+    return syncline.save_load(
+        p_load_id,
+        p_facts || jsonb_build_object(
+            'records_new', v_live, 'records_changed', 0, 'records_gone', 0, 'live_records', v_live,
+            'records_rejected', (p_facts ->> 'records_rejected')::bigint + v_duplicates
+        )
+    );
+end
+$$;
+comment on function syncline.finish_first_load(bigint, jsonb) is
+'Indexes what the first load copied in, drops duplicates (the last wins) and saves the load.';
+
+create or replace function syncline.merge_load(p_facts jsonb, p_kept_keys text []) returns syncline.loads
+language plpgsql
+as $$
+declare
+    v_source text := p_facts ->> 'source';
+    v_stream text := p_facts ->> 'stream';
+    v_schema text := 'raw_' || v_source;
+    v_live text := format('%I.%I', v_schema, v_stream || '_json');
+    v_staged text := format('%I.%I', v_schema, v_stream || '_staged');
+    v_is_full boolean := p_facts ->> 'kind' = 'full';
+    v_is_append boolean := (p_facts ->> 'is_append')::boolean;
+    v_is_closing boolean := v_is_full and (p_facts ->> 'is_closing')::boolean and not v_is_append;
+    v_before bigint;
+    v_count bigint;
+    v_load_id bigint;
+    v_duplicates bigint := 0;
+    v_new bigint;
+    v_changed bigint;
+    v_gone bigint;
+begin
+    perform syncline.hold_run();
+    perform set_config('work_mem', '64MB', true);
+    select live_records into v_before from syncline.streams where source = v_source and stream = v_stream;
+    if v_is_full and (p_facts ->> 'records_read')::bigint = 0 and v_before > 0
+        and not (p_facts ->> 'allow_mass_delete')::boolean then
+        raise exception using
+            errcode = 'SY301',
+            message = format('%s.%s came back empty, where there were %s records', v_source, v_stream, v_before),
+            hint = 'Nothing was changed. If the stream is empty indeed, run again with --allow-mass-delete.';
+    end if;
+    execute format('select count(*) from %s', v_staged) into v_count;
+    if v_count <> (p_facts ->> 'records_staged')::bigint then
+        raise exception using
+            errcode = 'SY103',
+            message = format('%s.%s: %s records were staged and %s are there', v_source, v_stream, p_facts ->> 'records_staged', v_count),
+            hint = 'The database was restarted in the middle of the load: run again.';
+    end if;
+    v_load_id := syncline.next_load();
+    if v_is_append then
+        execute format('update %s set _key = $1 || ''-'' || _ordinal', v_staged) using v_load_id;
+    else
+        execute format(
+            'with last_of_each as (
+                select _key, max(_ordinal) as _ordinal from %1$s group by _key having count(*) > 1
+            ),
+            dropped as (
+                delete from %1$s as staged
+                using last_of_each
+                where staged._key = last_of_each._key and staged._ordinal < last_of_each._ordinal
+                returning staged._key, staged._ordinal
+            )
+            insert into syncline.row_errors (run_id, load_id, source, stream, _key, row_number, message, severity)
+            select syncline.session_run(), $1, $2, $3, _key, _ordinal, ''duplicate key: a later record of this load wins'', ''warning''
+            from dropped',
+            v_staged
+        ) using v_load_id, v_source, v_stream;
+        get diagnostics v_duplicates = row_count;
+    end if;
+    if not (p_facts ->> 'has_unseen')::boolean then
+        -- Which live revisions this load does not confirm; on the small side the loader has found them already.
+        execute 'create temporary table if not exists unseen (_tid tid not null) on commit drop';
+        execute format(
+            'insert into unseen
+            select live.ctid from %s as live %s join %s as staged on staged._key = live._key
+            where live._gone_load is null and staged._hash is distinct from live._hash',
+            v_live, case when v_is_closing then 'left' else 'inner' end, v_staged
+        );
+    end if;
+    execute format(
+        'create temporary table closing on commit drop as
+        select unseen._tid, staged._key is not null and staged._hash is not null as is_changed
+        from unseen
+        inner join %s as live on live.ctid = unseen._tid and live._gone_load is null
+        left join %s as staged on staged._key = live._key
+        where staged._hash is distinct from live._hash
+            and (staged._key is not null or ($1 and live._key <> all($2)))',
+        v_live, v_staged
+    ) using v_is_closing, p_kept_keys;
+    select count(*) filter (where is_changed), count(*) filter (where not is_changed) into v_changed, v_gone from closing;
+    if v_is_full and v_gone > 10 and v_gone > v_before * (p_facts ->> 'max_delete_ratio')::numeric
+        and not (p_facts ->> 'allow_mass_delete')::boolean then
+        raise exception using
+            errcode = 'SY301',
+            message = format('%s.%s lacks %s of its %s records', v_source, v_stream, v_gone, v_before),
+            hint = format(
+                'That is more than max_delete_ratio (%s) allows; nothing was changed. If they are gone indeed, run again with --allow-mass-delete.',
+                p_facts ->> 'max_delete_ratio'
+            );
+    end if;
+    execute format('update %s as live set _gone_load = $1 from closing where live.ctid = closing._tid', v_live)
+    using v_load_id;
+    get diagnostics v_count = row_count;
+    if v_count <> v_changed + v_gone then
+        raise exception using
+            errcode = 'SY103',
+            message = format('%s.%s: the table was rewritten in the middle of the load', v_source, v_stream),
+            hint = 'Run again.';
+    end if;
+    execute format(
+        'insert into %1$s (_key, _hash, _first_load, _ordinal, payload)
+        select staged._key, staged._hash, $1, staged._ordinal, staged.payload
+        from %2$s as staged
+        where staged._hash is not null
+            and not exists (
+                select 1 from %1$s as live
+                where live._key = staged._key and live._gone_load is null and live._hash = staged._hash
+            )',
+        v_live, v_staged
+    ) using v_load_id;
+    get diagnostics v_count = row_count;
+    v_new := v_count - v_changed;
+    update syncline.row_errors set closed_at = clock_timestamp()
+    where source = v_source and stream = v_stream and closed_at is null and load_id < v_load_id and v_is_full;
+    if not v_is_full then
+        execute format(
+            'update syncline.row_errors as old set closed_at = clock_timestamp()
+            from %s as staged
+            where old.source = $1 and old.stream = $2 and old._key = staged._key
+                and old.closed_at is null and old.load_id < $3',
+            v_staged
+        ) using v_source, v_stream, v_load_id;
+    end if;
+    execute format('truncate %s', v_staged);
+    return syncline.save_load(
+        v_load_id,
+        p_facts || jsonb_build_object(
+            'records_new', v_new, 'records_changed', v_changed, 'records_gone', v_gone,
+            'live_records', v_before + v_new - v_gone,
+            'records_rejected', (p_facts ->> 'records_rejected')::bigint + v_duplicates
+        )
+    );
+end
+$$;
+comment on function syncline.merge_load(jsonb, text []) is
+'Closes and opens revisions from what is staged, in the caller''s transaction; raises SY301 where a full load lacks too much. `p_kept_keys` are not closed though they did not come.';
+
+create or replace function syncline.save_load(p_load_id bigint, p_facts jsonb) returns syncline.loads
+language plpgsql
+as $$
+declare
+    v_load syncline.loads;
+begin
+    insert into syncline.loads (
+        load_id, source, stream, run_id, kind, is_trial, is_closing, records_read, records_new, records_changed,
+        records_gone, records_rejected, live_records, started_at
+    ) overriding system value
+    select
+        p_load_id, f.source, f.stream, syncline.session_run(), f.kind, f.is_trial, f.is_closing, f.records_read,
+        f.records_new, f.records_changed, f.records_gone, f.records_rejected, f.live_records, f.started_at
+    from jsonb_to_record(p_facts) as f (
+        source text, stream text, kind text, is_trial boolean, is_closing boolean, records_read bigint,
+        records_new bigint, records_changed bigint, records_gone bigint, records_rejected bigint,
+        live_records bigint, started_at timestamptz
+    )
+    returning * into v_load;
+    update syncline.streams set
+        last_load = p_load_id,
+        last_full_at = case
+            when v_load.kind = 'full' and not v_load.is_trial then v_load.started_at else last_full_at
+        end,
+        live_records = v_load.live_records,
+        key_fields = (select array_agg(field) from jsonb_array_elements_text(p_facts -> 'key_fields') as field),
+        known_fields = coalesce(
+            (select array_agg(field) from jsonb_array_elements_text(nullif(p_facts -> 'known_fields', 'null')) as field), known_fields
+        ),
+        cursor = case when v_load.is_trial then cursor else coalesce(nullif(p_facts -> 'cursor', 'null'), cursor) end
+    where source = v_load.source and stream = v_load.stream;
+    insert into syncline.row_errors (
+        run_id, load_id, source, stream, _key, row_number, path, value, message, severity
+    )
+    select
+        syncline.session_run(), p_load_id, v_load.source, v_load.stream, e._key, e.row_number, e.path, e.value,
+        e.message, coalesce(e.severity, 'error')
+    from jsonb_to_recordset(p_facts -> 'row_errors') as e (
+        _key text, row_number bigint, path text, value text, message text, severity text
+    );
+    return v_load;
+end
+$$;
+comment on function syncline.save_load(bigint, jsonb) is
+'Saves a load''s row, its row errors, and what the stream remembers, in the caller''s transaction.';

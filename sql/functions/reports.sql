@@ -1,0 +1,287 @@
+-- What people and programs ask: status, reports, differences, proofs.
+
+create or replace function syncline.run_report(p_run_id bigint) returns jsonb
+language sql stable
+as $$
+    select jsonb_build_object(
+        'run_id', run.run_id,
+        'status', run.status,
+        'trigger', run.trigger,
+        'triggered_by', run.triggered_by,
+        'request_id', run.request_id,
+        'sources', to_jsonb(run.sources),
+        'options', run.options,
+        'started_at', run.started_at,
+        'finished_at', run.finished_at,
+        'duration_ms', round(extract(epoch from coalesce(run.finished_at, clock_timestamp()) - run.started_at) * 1000),
+        'steps', coalesce((
+            select jsonb_agg(jsonb_build_object(
+                'name', step.step,
+                'status', step.status,
+                'duration_ms', round(extract(epoch from coalesce(step.finished_at, clock_timestamp()) - step.started_at) * 1000)
+            ) order by step.started_at)
+            from syncline.steps as step
+            where step.run_id = run.run_id and step.attempt = run.attempt
+        ), '[]'),
+        'streams', coalesce((
+            select jsonb_object_agg(load.source || '.' || load.stream, jsonb_build_object(
+                'load_id', load.load_id,
+                'kind', load.kind,
+                'read', load.records_read,
+                'new', load.records_new,
+                'changed', load.records_changed,
+                'gone', load.records_gone,
+                'rejected', load.records_rejected,
+                'closes', load.is_closing
+            ))
+            from syncline.loads as load
+            where load.run_id = run.run_id
+        ), '{}'),
+        'entities', coalesce((
+            select jsonb_object_agg(result.entity, jsonb_build_object(
+                'inserted', result.rows_inserted,
+                'updated', result.rows_updated,
+                'deleted', result.rows_deleted,
+                'unchanged', result.rows_unchanged,
+                'rejected', result.keys_rejected,
+                'rows', result.rows_total,
+                'version', result.version,
+                'state', coalesce((
+                    select b.state from syncline.builds as b
+                    where b.run_id = run.run_id and b.attempt = run.attempt and b.entity = result.entity
+                    order by b.build_id desc
+                    limit 1
+                ), 'unchanged')
+            ))
+            from syncline.results as result
+            where result.run_id = run.run_id and result.attempt = run.attempt
+        ), '{}'),
+        'row_errors', (select count(*) from syncline.row_errors as bad where bad.run_id = run.run_id),
+        'errors', case when run.error is null then '[]' else jsonb_build_array(run.error) end
+    )
+    from syncline.runs as run
+    where run.run_id = p_run_id
+$$;
+comment on function syncline.run_report(bigint) is 'A run as one object: what `syncline run --json` prints.';
+
+create or replace function syncline.run_reports(p_limit integer default 20) returns setof jsonb
+language sql stable
+as $$
+    select syncline.run_report(run_id)
+    from (select run_id from syncline.runs order by run_id desc limit p_limit) as newest
+    order by run_id desc
+$$;
+comment on function syncline.run_reports(integer) is 'The newest runs, newest first.';
+
+create or replace view syncline.entity_status as
+select
+    e.entity,
+    e.schema_name,
+    e.current_version,
+    current_build.rows_total,
+    published.published_at,
+    e.held_at,
+    candidate.state as candidate_state,
+    candidate.build_id as candidate_build,
+    exists (
+        select 1 from syncline.builds as older
+        where older.entity = e.entity and older.state = 'retired'
+    ) as can_roll_back,
+    (
+        select count(*) from syncline.row_errors as bad
+        where bad.entity = e.entity and bad.closed_at is null
+    ) as open_errors
+from syncline.entities as e
+left join syncline.builds as current_build on e.current_build = current_build.build_id
+left join syncline.publications as published on current_build.publication_id = published.publication_id
+left join syncline.builds as candidate on e.next_build = candidate.build_id;
+comment on view syncline.entity_status is 'Each entity: what is published, since when, what waits, what is wrong.';
+
+create or replace view syncline.stream_status as
+select
+    s.source,
+    s.stream,
+    s.last_load,
+    s.live_records,
+    s.cursor,
+    l.finished_at as loaded_at,
+    l.kind,
+    l.records_rejected,
+    (
+        select count(*) from syncline.row_errors as bad
+        where bad.source = s.source and bad.stream = s.stream and bad.load_id is not null and bad.closed_at is null
+    ) as open_errors
+from syncline.streams as s
+left join syncline.loads as l on s.last_load = l.load_id;
+comment on view syncline.stream_status is 'Each stream: its newest load, how many records are live, where its cursor stands.';
+
+create or replace view syncline.open_errors as
+select
+    error_id,
+    run_id,
+    coalesce(source || '.' || stream, '') as stream,
+    entity,
+    _key,
+    row_number,
+    coalesce(column_name, path) as column_name,
+    value,
+    message,
+    severity,
+    created_at
+from syncline.row_errors
+where closed_at is null;
+comment on view syncline.open_errors is 'The row errors that still hold: their record came no better since.';
+
+create or replace function syncline.sides(p_entity text)
+returns table (old_table text, new_table text, columns jsonb, unique_key jsonb, is_delta_all boolean, delta_table text, is_candidate boolean)
+language plpgsql stable
+as $$
+declare
+    v_row syncline.entities;
+    v_current syncline.builds;
+    v_other syncline.builds;
+begin
+    select * into v_row from syncline.entities where entity = p_entity;
+    if not found then
+        raise exception using
+            errcode = 'SY201',
+            message = format('there is no entity %s', p_entity),
+            hint = 'Look at `syncline status` for the known ones.';
+    end if;
+    select * into v_current from syncline.builds where build_id = v_row.current_build;
+    select * into v_other
+    from syncline.builds
+    where build_id = v_row.next_build
+        or (v_row.next_build is null and entity = p_entity and state = 'retired');
+    if v_other.build_id is null and v_current.build_id is null then
+        raise exception using
+            errcode = 'SY305',
+            message = format('%s has neither a candidate nor anything published', p_entity),
+            hint = 'Run `syncline run` first.';
+    end if;
+    is_candidate := v_row.next_build is not null;
+    old_table := format('%I.%I', v_row.schema_name, p_entity || '_v' || case when is_candidate then 3 - v_other.version else 3 - v_current.version end);
+    new_table := format('%I.%I', v_row.schema_name, p_entity || '_v' || case when is_candidate then v_other.version else v_current.version end);
+    if not is_candidate and v_other.build_id is null and v_row.current_build <> (
+        select min(build_id) from syncline.builds where entity = p_entity and publication_id is not null
+    ) then
+        raise exception using
+            errcode = 'SY305',
+            message = format('what %s was before its last publish is written over', p_entity),
+            hint = 'A later build has used its table: run `syncline run --dry-run` to see what the next one would change.';
+    end if;
+    select jsonb_agg(col) into columns
+    from jsonb_array_elements(case when is_candidate then v_other.columns else v_current.columns end) as col;
+    unique_key := to_jsonb(v_row.unique_key);
+    is_delta_all := v_row.is_delta_all;
+    delta_table := format('%I.%I', v_row.schema_name, p_entity || '_delta');
+    return next;
+end
+$$;
+comment on function syncline.sides(text) is
+'What a diff of the entity compares: the candidate with current, or, with none, current with what it was before.';
+
+create or replace function syncline.diff(p_entity text, p_limit bigint default null)
+returns table (change text, _key text, old jsonb, new jsonb)
+language plpgsql stable
+as $$
+declare
+    v_sides record;
+    v_keys text;
+    v_identity text;
+    v_old_list text;
+    v_new_list text;
+begin
+    select * into v_sides from syncline.sides(p_entity);
+    v_keys := case when v_sides.is_delta_all then '' else format('where _key in (select delta._key from %s as delta)', v_sides.delta_table) end;
+    v_identity := coalesce('jsonb_build_array(' || syncline.column_list(v_sides.unique_key, '%I') || ')', 'to_jsonb(_key)');
+    select
+        string_agg(quote_ident(c.name), ', '),
+        string_agg(
+            case
+                when there.name is null then format('null::%s as %I', c.type, c.name) else quote_ident(c.name)
+            end, ', '
+        )
+    into v_new_list, v_old_list
+    from jsonb_to_recordset(v_sides.columns) as c (name text, type text)
+    left join jsonb_to_recordset(syncline.table_columns(v_sides.old_table::regclass)) as there (name text) on c.name = there.name;
+    return query execute format(
+        'with old_side as (
+            select %1$s as identity, row_number() over (partition by %1$s order by _key) as place, _key, to_jsonb(t) as content
+            from (select %2$s from %3$s %4$s) as t
+        ),
+        new_side as (
+            select %1$s as identity, row_number() over (partition by %1$s order by _key) as place, _key, to_jsonb(t) as content
+            from (select %5$s from %6$s %4$s) as t
+        )
+        select
+            case when o.content is null then ''inserted'' when n.content is null then ''deleted'' else ''updated'' end,
+            coalesce(n._key, o._key), o.content, n.content
+        from new_side as n full join old_side as o using (identity, place)
+        where n.content is distinct from o.content
+        order by 1, coalesce(n._key, o._key), place
+        limit %7$s',
+        v_identity, v_old_list, v_sides.old_table, v_keys, v_new_list, v_sides.new_table, coalesce(p_limit::text, 'all')
+    );
+end
+$$;
+comment on function syncline.diff(text, bigint) is
+'Row by row: the candidate against current; with none, what the last publish changed. Reads only the keys in delta.';
+
+create or replace function syncline.verify(p_entity text) returns table (problem text, _key text)
+language plpgsql
+as $$
+declare
+    v_row syncline.entities;
+    v_list text;
+    v_one regclass;
+    v_two regclass;
+begin
+    select * into v_row from syncline.entities where entity = p_entity;
+    if not found then
+        raise exception using
+            errcode = 'SY201',
+            message = format('there is no entity %s', p_entity),
+            hint = 'Look at `syncline status` for the known ones.';
+    end if;
+    perform syncline.lock_entity(p_entity);
+    select * into v_row from syncline.entities where entity = p_entity;
+    if v_row.is_delta_all then
+        return;
+    end if;
+    v_one := format('%I.%I', v_row.schema_name, p_entity || '_v1')::regclass;
+    v_two := format('%I.%I', v_row.schema_name, p_entity || '_v2')::regclass;
+    if not syncline.same_columns(syncline.table_columns(v_one), syncline.table_columns(v_two)) then
+        problem := 'the versions have different columns, and delta is not "all"';
+        return next;
+        return;
+    end if;
+    select string_agg(quote_ident(name), ', ' order by name) into v_list
+    from jsonb_to_recordset(syncline.table_columns(v_one)) as c (name text);
+    return query execute format(
+        'with differing as (
+            select distinct uneven._key
+            from (
+                select both_sides._key
+                from (
+                    select _key, md5(record_send(row(%1$s))) as row_hash, 1 as side from %2$s
+                    union all
+                    select _key, md5(record_send(row(%1$s))), -1 from %3$s
+                ) as both_sides
+                group by both_sides._key, row_hash
+                having sum(side) <> 0
+            ) as uneven
+        )
+        select
+            case when d._key is null then ''the versions differ here, and delta does not say so''
+            else ''delta names it, and the versions agree here'' end,
+            coalesce(found._key, d._key)
+        from differing as found
+        full join %4$I.%5$I as d on d._key = found._key
+        where d._key is null or found._key is null',
+        v_list, v_one, v_two, v_row.schema_name, p_entity || '_delta'
+    );
+end
+$$;
+comment on function syncline.verify(text) is
+'Proves that delta holds exactly the keys on which the two versions differ; returns a row for each that breaks it.';

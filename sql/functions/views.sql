@@ -1,0 +1,170 @@
+-- Pointing views at tables, under locks that never make a reader wait long.
+
+create or replace function syncline.table_columns(p_table regclass) returns jsonb
+language sql stable
+as $$
+    select coalesce(
+        jsonb_agg(
+            jsonb_build_object('name', attname, 'type', format_type(atttypid, atttypmod)) order by attnum
+        ),
+        '[]'
+    )
+    from pg_catalog.pg_attribute
+    where attrelid = p_table and attnum > 0 and not attisdropped
+$$;
+comment on function syncline.table_columns(regclass) is 'The columns of a table or view, in order: name and type.';
+
+create or replace function syncline.same_columns(p_one jsonb, p_other jsonb) returns boolean
+language sql immutable
+as $$ select p_one @> p_other and p_other @> p_one $$;
+comment on function syncline.same_columns(jsonb, jsonb) is 'Whether two lists of columns agree, in whatever order.';
+
+create or replace function syncline.dependents(p_relation regclass) returns text []
+language sql stable
+as $$
+    select coalesce(array_agg(distinct rule.ev_class::regclass::text), '{}')
+    from pg_catalog.pg_depend as dep
+    inner join pg_catalog.pg_rewrite as rule on dep.objid = rule.oid
+    where dep.classid = 'pg_catalog.pg_rewrite'::regclass
+        and dep.refclassid = 'pg_catalog.pg_class'::regclass
+        and dep.refobjid = p_relation
+        and rule.ev_class <> p_relation
+$$;
+comment on function syncline.dependents(regclass) is 'The views that read a relation.';
+
+create or replace function syncline.check_view_can_take(p_view regclass, p_columns jsonb) returns void
+language plpgsql
+as $$
+declare
+    v_lost text;
+begin
+    select string_agg(
+        case
+            when new.name is null then format('%s is gone', old.name)
+            else format('%s was %s and is now %s', old.name, old.type, new.type)
+        end, ', '
+    ) into v_lost
+    from jsonb_to_recordset(syncline.table_columns(p_view)) as old (name text, type text)
+    left join jsonb_to_recordset(p_columns) as new (name text, type text) on old.name = new.name
+    where new.type is distinct from old.type;
+    if v_lost is not null then
+        raise exception using
+            errcode = 'SY203',
+            message = format('%s cannot take this change: %s', p_view, v_lost),
+            hint = format(
+                'Readers rely on these columns%s. Keep them (a dropped one as `null::type as name`), or give the entity a new name.',
+                coalesce(' (views: ' || nullif(array_to_string(syncline.dependents(p_view), ', '), '') || ')', '')
+            );
+    end if;
+end
+$$;
+comment on function syncline.check_view_can_take(regclass, jsonb) is
+'Raises SY203 where a column that the view shows is dropped, renamed or retyped.';
+
+create or replace function syncline.point_view(p_schema text, p_view text, p_table text) returns void
+language plpgsql
+as $$
+declare
+    v_view regclass := to_regclass(format('%I.%I', p_schema, p_view));
+    v_table regclass := format('%I.%I', p_schema, p_table);
+    v_columns text;
+    v_options text;
+begin
+    -- The view's columns in its own order, null where the table lacks one, then the table's new ones.
+    select string_agg(
+        case when t.name is null then format('null::%s as %I', v.type, v.name) else quote_ident(coalesce(v.name, t.name)) end,
+        ', ' order by v.place, t.place
+    ) into v_columns
+    from rows from (
+        jsonb_to_recordset(case when v_view is null then '[]' else syncline.table_columns(v_view) end)
+        as (name text, type text)
+    ) with ordinality as v (name, type, place)
+    full join rows from (
+        jsonb_to_recordset(syncline.table_columns(v_table)) as (name text, type text)
+    ) with ordinality as t (name, type, place) on v.name = t.name;
+    select string_agg(format('%I = %L', split_part(o, '=', 1), split_part(o, '=', 2)), ', ') into v_options
+    from pg_catalog.pg_class, unnest(reloptions) as o
+    where oid = v_view;
+    execute format(
+        'create or replace view %I.%I %s as select %s from %s',
+        p_schema, p_view, 'with (' || v_options || ')', v_columns, v_table
+    );
+end
+$$;
+comment on function syncline.point_view(text, text, text) is
+'Points a view at a table, keeping its columns'' order and its options, owner and grants; takes ACCESS EXCLUSIVE on the view.';
+
+create or replace function syncline.lock_politely(p_relation regclass) returns void
+language plpgsql
+as $$
+declare
+    v_until timestamptz := clock_timestamp() + interval '60 s';
+    v_timeout text := current_setting('lock_timeout');
+begin
+    -- A waiting ACCESS EXCLUSIVE lock queues every later reader, so it waits 100 ms at a time.
+    loop
+        begin
+            perform set_config('lock_timeout', '100ms', true);
+            execute format('lock table %s in access exclusive mode', p_relation);
+            perform set_config('lock_timeout', v_timeout, true);
+            return;
+        exception when lock_not_available then
+            if clock_timestamp() > v_until then
+                raise exception using
+                    errcode = 'SY104',
+                    message = format('%s is in use: %s', p_relation, syncline.lock_holders(p_relation)),
+                    hint = 'End these sessions or wait for them, then run again.';
+            end if;
+        end;
+        perform pg_sleep(0.05 + random() * 0.2);
+    end loop;
+end
+$$;
+comment on function syncline.lock_politely(regclass) is
+'Locks a relation for a change of its definition, 100 ms at a time for up to a minute; raises SY104 with who holds it.';
+
+create or replace function syncline.lock_holders(p_relation regclass) returns text
+language sql stable
+as $$
+    select coalesce(
+        string_agg(distinct format('pid %s (%s, %s)', held.pid, act.application_name, act.state), ', '), 'nobody any more'
+    )
+    from pg_catalog.pg_locks as held
+    left join pg_catalog.pg_stat_activity as act on held.pid = act.pid
+    where held.relation = p_relation and held.granted and held.pid <> pg_backend_pid()
+$$;
+comment on function syncline.lock_holders(regclass) is 'Who holds locks on a relation, without the texts of their queries.';
+
+create or replace function syncline.point_next(p_entity text, p_version smallint) returns void
+language plpgsql
+as $$
+declare
+    v_schema text;
+    v_view regclass;
+    v_table regclass;
+begin
+    select schema_name into v_schema from syncline.entities where entity = p_entity;
+    v_view := to_regclass(format('%I.%I', v_schema, p_entity || '_next'));
+    v_table := format('%I.%I', v_schema, p_entity || '_v' || p_version);
+    if v_view is not null then
+        if exists (
+            select 1
+            from pg_catalog.pg_depend as dep
+            inner join pg_catalog.pg_rewrite as rule on dep.objid = rule.oid
+            where rule.ev_class = v_view and dep.refobjid = v_table
+        ) and syncline.same_columns(syncline.table_columns(v_view), syncline.table_columns(v_table)) then
+            return;
+        end if;
+        perform syncline.lock_politely(v_view);
+        execute format('drop view %s', v_view);
+    end if;
+    perform syncline.point_view(v_schema, p_entity || '_next', p_entity || '_v' || p_version);
+    execute format('comment on view %I.%I is %L', v_schema, p_entity || '_next', 'The candidate of ' || p_entity || '.');
+exception when dependent_objects_still_exist then
+    raise exception using
+        errcode = 'SY203',
+        message = format('other objects read %s: %s', v_view, array_to_string(syncline.dependents(v_view), ', ')),
+        hint = format('Let them read %s_current, or drop them.', p_entity);
+end
+$$;
+comment on function syncline.point_next(text, smallint) is 'Points an entity''s next view at one of its versions.';

@@ -20,9 +20,11 @@ exception when others then
         raise exception using
             errcode = 'SY204',
             message = format('the SQL of %s failed on a value (SQLSTATE %s)', p_spec ->> 'entity', v_state),
+            detail = 'SQLSTATE SY204',
             hint = 'Convert with typed(), which turns a value that does not fit into a row error.';
     end if;
-    raise exception using errcode = v_state, message = v_message, hint = v_hint;
+    -- The detail carries the state through dbt, which passes texts on and nothing else.
+    raise exception using errcode = v_state, message = v_message, detail = 'SQLSTATE ' || v_state, hint = v_hint;
 end
 $$;
 comment on function syncline.build(jsonb) is

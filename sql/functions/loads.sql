@@ -168,16 +168,25 @@ begin
         ) using v_load_id, v_source, v_stream;
         get diagnostics v_duplicates = row_count;
     end if;
+    -- `unseen`: live revisions that this load does not confirm. On the small side the loader has found them already.
     if not (p_facts ->> 'has_unseen')::boolean then
-        -- Which live revisions this load does not confirm; on the small side the loader has found them already.
-        execute 'create temporary table if not exists unseen (_tid tid not null) on commit drop';
-        execute format(
-            'insert into unseen
-            select live.ctid from %s as live %s join %s as staged on staged._key = live._key
-            where live._gone_load is null and staged._hash is distinct from live._hash',
-            v_live, case when v_is_closing then 'left' else 'inner' end, v_staged
-        );
+        execute 'create temporary table unseen (_tid tid not null) on commit drop';
+        if v_is_closing then
+            execute format(
+                'insert into unseen
+                select live.ctid from %s as live
+                where live._gone_load is null and not exists (select 1 from %s as staged where staged._key = live._key)',
+                v_live, v_staged
+            );
+        end if;
     end if;
+    execute format(
+        'insert into unseen
+        select live.ctid from %s as live
+        inner join %s as staged on staged._key = live._key and staged._hash is distinct from live._hash
+        where live._gone_load is null and live.ctid <> all(array(select _tid from unseen where $1))',
+        v_live, v_staged
+    ) using (p_facts ->> 'has_unseen')::boolean;
     execute format(
         'create temporary table closing on commit drop as
         select unseen._tid, staged._key is not null and staged._hash is not null as is_changed
@@ -245,6 +254,36 @@ end
 $$;
 comment on function syncline.merge_load(jsonb, text []) is
 'Closes and opens revisions from what is staged, in the caller''s transaction; raises SY301 where a full load lacks too much. `p_kept_keys` are not closed though they did not come.';
+
+create or replace function syncline.staged_beside_seen(p_source text, p_stream text)
+returns table (_key text, _ordinal bigint, _hash uuid)
+language plpgsql
+as $$
+begin
+    return query execute format(
+        'select staged._key, staged._ordinal, live._hash
+        from %I.%I as staged
+        inner join %I.%I as live on live._key = staged._key and live._gone_load is null
+        where not exists (select 1 from unseen where unseen._tid = live.ctid)',
+        'raw_' || p_source, p_stream || '_staged', 'raw_' || p_source, p_stream || '_json'
+    );
+end
+$$;
+comment on function syncline.staged_beside_seen(text, text) is
+'Staged records whose live revision came in the same load too: duplicate keys that the loader has to settle.';
+
+create or replace function syncline.drop_staged(p_source text, p_stream text, p_keys text []) returns bigint
+language plpgsql
+as $$
+declare
+    v_count bigint;
+begin
+    execute format('delete from %I.%I where _key = any($1)', 'raw_' || p_source, p_stream || '_staged') using p_keys;
+    get diagnostics v_count = row_count;
+    return v_count;
+end
+$$;
+comment on function syncline.drop_staged(text, text, text []) is 'Takes keys out of what is staged; returns the number of records.';
 
 create or replace function syncline.save_load(p_load_id bigint, p_facts jsonb) returns syncline.loads
 language plpgsql

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import httpx
 import msgspec
@@ -34,7 +34,7 @@ class HttpSource(msgspec.Struct, frozen=True, kw_only=True):
     params: Params = {}
     paginator: Paginator = SinglePage()
     timeout: float = 30
-    retries: int = 5
+    retries: Annotated[int, msgspec.Meta(ge=1)] = 5
     backoff: float = 0.5
     max_wait: float = 60
     max_response_bytes: int = 256 << 20
@@ -62,6 +62,8 @@ class HttpConnector:
     def __init__(self, settings: HttpSource, root: Path) -> None:
         self._settings = settings
         self._base = _parse_url(settings.base_url)
+        if self._base.query or self._base.fragment:
+            raise ConfigurationError("base_url has a query", "Put it under `params`, or `auth` with location: query.")
         check_headers(settings.headers)
         check_auth(settings.auth)
         limits = Limits(
@@ -103,7 +105,7 @@ class HttpConnector:
         request = self._request(stream, settings, step, start)
         place = f"{stream.label}: {request.method} {display(request.url)}"
         response, body = self._transport.fetch(request, place)
-        return Answer(place, request.url, response.headers, _check_json(response, body, place), settings.data_selector)
+        return Answer(place, request.url, response.links, _check_json(response, body, place), settings.data_selector)
 
     def _request(self, stream: Stream, settings: HttpStream, step: Step, start: dict[str, Any]) -> httpx.Request:
         if step.url is None:
@@ -117,7 +119,7 @@ class HttpConnector:
                 "Credentials are not sent on to others: if it is right, make it the base_url.",
             )
         headers = {"Accept": "application/json", **self._settings.headers, **settings.headers}
-        return httpx.Request(settings.method, url, headers=headers, json=settings.json)
+        return self._transport.build_request(settings.method, url, headers, settings.json)
 
 
 def _next_step(steps: Steps, answer: Answer) -> Step | None:
@@ -141,7 +143,7 @@ def _check_changed(answer: Answer, last: bytes) -> bytes:
 
 
 def _check_json(response: httpx.Response, body: bytes, place: str) -> bytes:
-    """Return the body from its first bracket on, nothing for 204; raises SourceError where it begins as no JSON does."""
+    """Return the body from its first bracket on, nothing for 204; raises SourceError where it has none there."""
     if response.status_code == 204:
         return b""
     match = _LEAD.match(body)

@@ -59,7 +59,6 @@ class Watermark:
             self._highest = max(values)
         except TypeError:
             raise self._mixed() from None
-        # Of strings and numbers in one list, max finds each pair that it compares, and it compares them all in a row.
 
     def _value(self, record: bytes) -> Any:
         try:

@@ -248,12 +248,13 @@ class _Text:
             elif depth:
                 depth -= 1
             else:
+                if mark == b"}":
+                    self._at = end
+                    raise self._malformed("',' or ']'")
                 found.append(self._buffer[self._at : end].strip(_WHITE))
                 self._at = position
                 if mark == b"]":
                     return found, 0, 0, True
-                if mark == b"}":
-                    raise self._malformed("',' or ']'")
 
     def _next_mark(self, position: int, depth: int) -> tuple[bytes, int]:
         match = (_INSIDE if depth else _BETWEEN).match(self._buffer, position)

@@ -24,11 +24,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Answer:
-    """One page as the API gave it. `place` names stream and request in messages; `body` is JSON."""
+    """One page as the API gave it. `place` names stream and request in messages.
+
+    `links` are those of its header `Link`, by their `rel`; `body` is a JSON array or object, or empty.
+    """
 
     place: str
     url: httpx.URL
-    headers: httpx.Headers
+    links: Mapping[str | None, Mapping[str, str]]
     body: bytes
     data_selector: str | None
 
@@ -40,27 +43,23 @@ class Answer:
         found = self._top if self.data_selector is None else self.find(self.data_selector)
         if found is None:
             raise SourceError(f"{self.place}: the answer has no {self.data_selector!r}", self._known_fields())
-        text = bytes(found)
-        match text[:1]:
+        match _first_byte(found):
             case b"[":
                 return split_array(found, self.place)
             case b"{":
-                return [text]
-        if text == b"null":
-            return []
+                return [bytes(found)]
+            case b"n":
+                return []
         raise SourceError(f"{self.place}: {self.data_selector!r} is neither an array nor an object")
 
     def find(self, path: str) -> Any:
         """Return the raw text (bytes or Raw) at `path`, None where there is none."""
         found: Any = self.body
-        names = parse_path(path)
-        for depth, name in enumerate(names):
-            if bytes(found[:1] if depth == 0 else found)[:1] != b"{":
+        for name in parse_path(path):
+            if found is None or _first_byte(found) != b"{":
                 return None
-            members = self._fields if depth == 0 else split_object(found, self.place)
-            if name not in members:
-                return None
-            found = members[name]
+            members = self._fields if found is self.body else split_object(found, self.place)
+            found = members.get(name)
         return found
 
     def value(self, path: str) -> Any:
@@ -93,7 +92,7 @@ class Answer:
         """The whole where it is an array; of an object, the one field that is."""
         if self.body[:1] == b"[":
             return self.body
-        arrays = [text for text in self._fields.values() if bytes(memoryview(text)[:1]) == b"["]
+        arrays = [text for text in self._fields.values() if _first_byte(text) == b"["]
         if len(arrays) == 1:
             return arrays[0]
         raise SourceError(f"{self.place}: the answer has {len(arrays)} arrays at its top", self._known_fields())
@@ -214,15 +213,15 @@ class HeaderLink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def steps(self) -> Steps:
         seen: set[int] = set()
         answer = yield Step()
-        while link := self._link(answer):
+        while link := answer.links.get(self.links_next_key, {}).get("url"):
             answer = yield _follow(link, seen, answer)
-
-    def _link(self, answer: Answer) -> str | None:
-        links = httpx.Response(200, headers=answer.headers.get_list("link") and {"link": answer.headers["link"]}).links
-        return links.get(self.links_next_key, {}).get("url")
 
 
 Paginator = SinglePage | PageNumber | Offset | Cursor | JsonLink | HeaderLink
+
+
+def _first_byte(text: bytes | msgspec.Raw) -> bytes:
+    return bytes(memoryview(text)[:1])
 
 
 def _follow(link: str, seen: set[int], answer: Answer) -> Step:

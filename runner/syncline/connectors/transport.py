@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 import msgspec
@@ -18,8 +18,9 @@ from syncline.errors import ConfigurationError, SourceError
 
 _MAX_REDIRECTS = 5
 
-# At INFO, httpx logs each address with its query, which may hold a key.
-logging.getLogger("httpx").setLevel(logging.WARNING)
+# At INFO, httpx logs each address with its query, which may hold a key; at DEBUG, httpcore logs links to next pages.
+for _name in ("httpx", "httpcore"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 # Where structlog is installed, stamina would write to stdout, which is for a command's answer.
 set_on_retry_hooks([LoggingOnRetryHook])
 
@@ -70,8 +71,12 @@ Auth = BearerAuth | ApiKeyAuth | BasicAuth
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """`timeout` (seconds) to connect and between two parts of an answer; `attempts` in all, with waits (seconds) that
-    start at `backoff` and double; `max_wait` is about the longest wait for one page, all in all."""
+    """How long to go on for one page.
+
+    `timeout` (seconds) is to connect, and between two parts of an answer. Of `attempts` in all, the waits between
+    (seconds) begin with `backoff` and double, with some chance in them; `max_wait` is for those together, and again
+    for those that the server asks for.
+    """
 
     timeout: float
     attempts: int
@@ -94,10 +99,13 @@ class Transport:
     def __init__(self, limits: Limits, auth: Auth | None) -> None:
         self._limits = limits
         self._auth = auth
-        self._client = httpx.Client(timeout=limits.timeout, follow_redirects=False)
+        self._client = httpx.Client(timeout=limits.timeout, headers={"User-Agent": "syncline"})
 
     def close(self) -> None:
         self._client.close()
+
+    def build_request(self, method: str, url: httpx.URL, headers: Mapping[str, str], json: Any) -> httpx.Request:
+        return self._client.build_request(method, url, headers=headers, json=json)
 
     def fetch(self, request: httpx.Request, place: str) -> tuple[httpx.Response, bytes]:
         """Return the answer's head and its body, at most `max_response_bytes`.
@@ -221,14 +229,15 @@ def _check_status(response: httpx.Response, place: str) -> None:
 
 def _retry_after(response: httpx.Response) -> float | None:
     """Return the seconds that the server asks to wait for."""
-    value = response.headers.get("Retry-After", "").strip()
+    value: str = response.headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
     except ValueError:
         return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
     return max((moment - datetime.now(UTC)).total_seconds(), 0.0)
 
 

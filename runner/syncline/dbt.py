@@ -1,0 +1,157 @@
+"""Talks to the process that dbt runs in: starts it, asks it to parse and to build, ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from syncline.errors import ConfigurationError, ModelError
+from syncline.paths import state_folder
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """An entity as dbt knows it. `parents` are those it reads, by ref() or by a relationships test."""
+
+    name: str
+    node: str
+    schema: str
+    streams: tuple[str, ...]
+    reads: tuple[str, ...]
+    parents: tuple[str, ...]
+    max_error_ratio: float
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What dbt found in the project: entities by name, and the names of all other models."""
+
+    entities: Mapping[str, Entity]
+    downstream: tuple[str, ...]
+
+
+class Dbt:
+    """One warm dbt process for a project; the environment holds no secret but the database's password."""
+
+    def __init__(self, project: Path, dsn: str, target: str) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
+        state_folder(project)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "syncline.dbt_process", str(project)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=os.environ | connection_variables(dsn) | {"SYNCLINE_TARGET": target, "PYTHONUNBUFFERED": "1"},
+            cwd=project,
+            text=True,
+            encoding="utf-8",
+        )
+        self._has_pending_parse = False
+
+    def start_parse(self) -> None:
+        """Let the process begin to parse while other work goes on; `parse` takes the answer."""
+        self._send({"do": "parse"})
+        self._has_pending_parse = True
+
+    def parse(self) -> Models:
+        """Return the project's models. Raises ConfigurationError where dbt cannot read them."""
+        if not self._has_pending_parse:
+            self.start_parse()
+        self._has_pending_parse = False
+        answer = self._answer(None)
+        entities = {
+            name: Entity(
+                name,
+                item["node"],
+                item["schema"],
+                tuple(item["streams"]),
+                tuple(item["reads"]),
+                tuple(item["parents"]),
+                item["max_error_ratio"],
+                item["delta"],
+            )
+            for name, item in answer["entities"].items()
+        }
+        return Models(entities, tuple(answer["downstream"]))
+
+    def build(
+        self, select: list[str], run: tuple[int, int], on_event: Callable[[Mapping[str, Any]], None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Build and test what `select` names for the run; return a report for each model and test."""
+        self._send({"do": "build", "select": select, "options": f"-c syncline.run_id={run[0]} -c syncline.attempt={run[1]}"})
+        nodes: list[dict[str, Any]] = self._answer(on_event)["nodes"]
+        return nodes
+
+    def close(self) -> None:
+        """End the process; closing its standard input is what ends it, so it never outlives this one."""
+        if self._process.stdin:
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+        self._log.close()
+
+    def _send(self, request: dict[str, Any]) -> None:
+        try:
+            assert self._process.stdin
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            raise self._died() from None
+
+    def _answer(self, on_event: Callable[[Mapping[str, Any]], None] | None) -> dict[str, Any]:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            message = json.loads(line)
+            if "answer" in message:
+                answer: dict[str, Any] = message["answer"]
+                if "error" in answer:
+                    error = answer["error"]
+                    if isinstance(error, dict):
+                        raise ConfigurationError(f"dbt: {error['message']}", error["hint"] or "`dbt parse` shows it whole.")
+                    raise ConfigurationError(f"dbt: {error}", "`dbt parse` shows it whole.")
+                return answer
+            if on_event:
+                on_event(message)
+        raise self._died()
+
+    def _died(self) -> ModelError:
+        self._process.wait()
+        self._log.seek(0)
+        lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
+        return ModelError(
+            f"dbt's process ended with status {self._process.returncode}{': ' + lines[-1] if lines else ''}",
+            "Run again; `dbt debug` shows whether dbt works here.",
+        )
+
+
+def connection_variables(dsn: str) -> dict[str, str]:
+    """Return libpq's variables for a connection string: what profiles.yml reads."""
+    try:
+        given = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        raise ConfigurationError("DATABASE_URL is no connection string") from None
+    names = {
+        "host": "PGHOST",
+        "port": "PGPORT",
+        "user": "PGUSER",
+        "password": "PGPASSWORD",
+        "dbname": "PGDATABASE",
+        "sslmode": "PGSSLMODE",
+    }
+    return {variable: str(given[name]) for name, variable in names.items() if given.get(name) is not None}

@@ -1,0 +1,197 @@
+"""The process that dbt runs in: reads one JSON request a line, answers with JSON lines. Started by `syncline.dbt`.
+
+dbt is slow to import and keeps state for its process' life, so it gets one of its own, which stays warm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import threading
+from pathlib import Path
+from typing import Any, TextIO
+
+from dbt.cli.main import dbtRunner, dbtRunnerResult
+from dbt.contracts.graph.manifest import Manifest
+
+_QUIET = ["--quiet", "--log-level", "none", "--log-level-file", "none", "--no-print", "--no-use-colors"]
+
+_DATABASE_TEXT = re.compile(r"SQLSTATE (\w{5})")
+_NAMES_OBJECTS = re.compile(r"(column|relation|function|operator|schema|table|type) .* (does not exist|is ambiguous)|syntax error")
+
+
+class DbtProcess:
+    """Answers requests until its standard input ends."""
+
+    def __init__(self, project: Path, answers: TextIO) -> None:
+        self._project = project
+        self._answers = answers
+        self._manifest: Manifest | None = None
+        self._stamp: tuple[tuple[str, int], ...] = ()
+
+    def serve(self, requests: TextIO) -> None:
+        for line in requests:
+            request = json.loads(line)
+            try:
+                answer = getattr(self, "do_" + request.pop("do"))(**request)
+            except Exception as error:  # noqa: BLE001 (whatever dbt raises is an answer; the process goes on)
+                answer = {"error": _first_line(str(error)) or type(error).__name__}
+            self._send({"answer": answer})
+
+    def do_parse(self) -> dict[str, Any]:
+        """Read the project, if it changed since; answer with its entities."""
+        stamp = self._files_stamp()
+        if self._manifest is None or stamp != self._stamp:
+            result = self._invoke(["parse"], manifest=None)
+            if not result.success:
+                return {"error": _explain(str(result.exception))}
+            self._manifest, self._stamp = result.result, stamp
+        return _describe(self._manifest)
+
+    def do_build(self, select: list[str], options: str) -> dict[str, Any]:
+        """Build and test what `select` names; `options` are the session settings of dbt's connections."""
+        os.environ["PGOPTIONS"] = options
+        arguments = ["build", "--select", *select, "--exclude-resource-type", "unit_test", "--no-fail-fast"]
+        result = self._invoke(arguments, manifest=self._manifest)
+        if result.exception is not None:
+            return {"error": _explain(str(result.exception))}
+        return {"nodes": [_report(item) for item in result.result.results]}
+
+    def _invoke(self, arguments: list[str], manifest: Manifest | None) -> dbtRunnerResult:
+        folders = ["--project-dir", str(self._project), "--profiles-dir", str(self._project)]
+        return dbtRunner(manifest=manifest, callbacks=[self._on_event]).invoke([*_QUIET, *arguments, *folders])
+
+    def _on_event(self, event: Any) -> None:
+        if event.info.name in ("NodeStart", "NodeFinished"):
+            node = event.data.node_info
+            self._send({"event": event.info.name, "node": node.unique_id, "status": node.node_status})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._answers.write(json.dumps(message) + "\n")
+        self._answers.flush()
+
+    def _files_stamp(self) -> tuple[tuple[str, int], ...]:
+        skipped = {".syncline", ".venv", ".git", "node_modules"}
+        files = []
+        for folder, folders, names in os.walk(self._project):
+            folders[:] = [name for name in folders if name not in skipped]
+            files += [Path(folder, name) for name in names if name.endswith((".sql", ".yml", ".yaml", ".csv", ".md"))]
+        return tuple(sorted((str(file), file.stat().st_mtime_ns) for file in files))
+
+
+def _describe(manifest: Manifest) -> dict[str, Any]:
+    entities, downstream = {}, []
+    for unique_id, node in manifest.nodes.items():
+        if node.resource_type == "model" and node.config.materialized == "versioned":
+            streams, parents = _read(manifest, node)
+            entities[node.name] = {
+                "node": unique_id,
+                "schema": node.schema,
+                "streams": sorted(streams),
+                "reads": sorted(parents),
+                "parents": sorted(parents | _related(manifest, unique_id)),
+                "max_error_ratio": node.config.get("max_error_ratio", 0.1),
+                "delta": node.config.get("delta", "auto"),
+            }
+        elif node.resource_type in ("model", "snapshot") and node.config.materialized != "ephemeral":
+            downstream.append(node.name)
+    return {"entities": entities, "downstream": sorted(downstream)}
+
+
+def _read(manifest: Manifest, node: Any) -> tuple[set[str], set[str]]:
+    streams, parents = set(), set()
+    for unique_id in node.depends_on.nodes:
+        if unique_id in manifest.sources:
+            source = manifest.sources[unique_id]
+            streams.add(f"{source.source_name}.{source.name}")
+            continue
+        parent = manifest.nodes.get(unique_id)
+        if parent is None:
+            continue
+        if parent.config.materialized == "versioned":
+            parents.add(parent.name)
+        elif parent.config.materialized == "ephemeral":
+            more_streams, more_parents = _read(manifest, parent)
+            streams |= more_streams
+            parents |= more_parents
+    return streams, parents
+
+
+def _related(manifest: Manifest, unique_id: str) -> set[str]:
+    """The entities that relationships tests on this one point to."""
+    found = set()
+    for test in manifest.nodes.values():
+        metadata = getattr(test, "test_metadata", None)
+        if metadata is None or metadata.name != "relationships" or test.attached_node != unique_id:
+            continue
+        for other in test.depends_on.nodes:
+            if other != unique_id and other in manifest.nodes:
+                found.add(manifest.nodes[other].name)
+    return found
+
+
+def _report(result: Any) -> dict[str, Any]:
+    node = result.node
+    report = {
+        "node": node.unique_id,
+        "kind": str(node.resource_type),
+        "name": node.name,
+        "status": str(result.status),
+        "failures": result.failures,
+    }
+    if str(node.resource_type) == "test":
+        metadata = node.test_metadata
+        report |= {
+            "entities": [unique_id.rsplit(".", 1)[-1] for unique_id in node.depends_on.nodes],
+            "attached": (node.attached_node or "").rsplit(".", 1)[-1],
+            "test": metadata.name if metadata else node.name,
+            "column": node.column_name,
+            "sql": node.compiled_code,
+        }
+    if str(result.status) in ("error", "fail", "runtime error"):
+        report |= _explain(result.message or "") if report["kind"] == "model" else _explain_test(result.message or "")
+    return report
+
+
+def _explain(message: str) -> dict[str, Any]:
+    """Split what dbt says into message, hint and SQLSTATE; syncline.build has taken values out of it."""
+    state = _DATABASE_TEXT.search(message)
+    hint = re.search(r"HINT:\s*(.+)", message)
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if lines and re.match(r"(Database|Compilation|Runtime|Parsing|Dependency) Error", lines[0]) and len(lines) > 1:
+        lines = lines[1:]
+    text = next(iter(lines), "dbt gives no reason")
+    return {"message": text, "hint": hint.group(1).strip() if hint else None, "state": state.group(1) if state else None}
+
+
+def _explain_test(message: str) -> dict[str, Any]:
+    named = _NAMES_OBJECTS.search(message)
+    return {"message": named.group(0) if named else "its SQL failed", "hint": None, "state": None}
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()), "")
+
+
+def main() -> None:
+    # dbt and its plugins write to standard output as they please: the answers get a descriptor of their own.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    reading, writing = os.pipe()
+
+    def pump() -> None:
+        with os.fdopen(writing, "w", encoding="utf-8") as out:
+            for line in sys.stdin:
+                out.write(line)
+                out.flush()
+        os._exit(0)  # the runner is gone, and with it the run
+
+    threading.Thread(target=pump, daemon=True).start()
+    with os.fdopen(reading, encoding="utf-8") as requests:
+        DbtProcess(Path(sys.argv[1]), answers).serve(requests)
+
+
+if __name__ == "__main__":
+    main()

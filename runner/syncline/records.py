@@ -1,0 +1,224 @@
+"""Checks raw records one by one and reads their keys, without building them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import xxhash
+
+from syncline.config import Stream
+
+KEY_BYTES = 1000
+"""Longest key: an index entry of Postgres holds a third of a page."""
+
+NESTING = 500
+"""Deepest nesting: far below what Postgres' jsonb and msgspec take before they give up."""
+
+_ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+_EXPONENT = re.compile(rb"[0-9][eE]([+-]?[0-9]{5,})")
+_LONG_NUMBER = re.compile(rb"[0-9]{6000}")
+_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# Digits to 0 and signs to +, so that two plain searches find an exponent of five digits in a whole page.
+_SHAPE = bytes.maketrans(b"123456789E-", b"000000000e+")
+
+
+class BadRecordError(Exception):
+    """A record that cannot be taken: `key` is its key where that can be read."""
+
+    def __init__(self, message: str, key: bytes | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.key = key
+
+
+class RecordReader:
+    """Reads keys and hashes of one stream's records, and says what is wrong with those that are bad."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.read_key = _key_reader(stream.key)
+        self._without = [path.removeprefix("$.").split(".") for path in stream.common.hash_without]
+        self.digest: Callable[[bytes], bytes] = self._digest_without if self._without else xxhash.xxh3_128_digest
+
+    def is_clean(self, records: list[bytes]) -> bool:
+        """Return whether no record of a page can hold what `json` takes and `jsonb` does not: one look for all."""
+        blob = b"".join(records)
+        if b"\\u" in blob or len(blob) > 6000 and max(map(len, records)) > 6000:
+            return False
+        if not blob.isascii():
+            try:
+                blob.decode()
+            except UnicodeDecodeError:
+                return False
+        shape = blob.translate(_SHAPE)
+        return b"e00000" not in shape and b"e+00000" not in shape
+
+    def check(self, record: bytes) -> bytes:
+        """Return the record's key; raises BadRecordError where the record cannot be taken."""
+        try:
+            key = self.read_key(record)
+        except RecursionError:
+            raise BadRecordError(f"nested deeper than {NESTING} levels") from None
+        problem = _problem(record)
+        if problem:
+            raise BadRecordError(problem, key)
+        return key
+
+    def _digest_without(self, record: bytes) -> bytes:
+        content = msgspec.json.decode(record)
+        for path in self._without:
+            _remove(content, path)
+        return xxhash.xxh3_128_digest(msgspec.json.encode(content, order="deterministic"))
+
+
+def _problem(record: bytes) -> str | None:
+    try:
+        record.decode()
+    except UnicodeDecodeError:
+        return "not valid UTF-8"
+    if b"\\" in record:
+        problem = _escape_problem(record)
+        if problem:
+            return problem
+    if len(record) > 6000 and _LONG_NUMBER.search(record):
+        return "a number is out of range"
+    for exponent in _EXPONENT.findall(_BLANK_STRINGS.sub(b'""', record)):
+        if not -16000 < int(exponent) < 131000:
+            return "a number is out of range"
+    if record.count(b"[") + record.count(b"{") > NESTING and _depth(record) > NESTING:
+        return f"nested deeper than {NESTING} levels"
+    return None
+
+
+_BLANK_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+def _escape_problem(record: bytes) -> str | None:
+    high_ends_at = -1
+    for match in _ESCAPE.finditer(record):
+        code = int(match.group(1), 16) if match.group(1) else -1
+        is_low = 0xDC00 <= code <= 0xDFFF
+        if high_ends_at >= 0 and not (is_low and match.start() == high_ends_at):
+            return "half of a surrogate pair"
+        if high_ends_at < 0 and is_low:
+            return "half of a surrogate pair"
+        if code == 0:
+            return "the character \\u0000, which Postgres cannot store"
+        high_ends_at = match.end() if 0xD800 <= code <= 0xDBFF else -1
+    return "half of a surrogate pair" if high_ends_at >= 0 else None
+
+
+def _depth(record: bytes) -> int:
+    depth = deepest = 0
+    for match in _BRACKET.finditer(record):
+        first = match.group()[0]
+        if first in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif first in b"]}":
+            depth -= 1
+    return deepest
+
+
+def _remove(content: Any, path: list[str]) -> None:
+    *parents, last = path
+    for name in parents:
+        content = content.get(name) if isinstance(content, dict) else None
+    if isinstance(content, dict):
+        content.pop(last, None)
+
+
+def _key_reader(fields: tuple[str, ...]) -> Callable[[bytes], bytes]:
+    """Return the function that reads a record's key as UTF-8: a string as it is, a number as written.
+
+    Several fields give a JSON array. Without fields the content is the key. The function raises BadRecordError.
+    """
+    if not fields:
+        return _content_key
+    paths = [field.removeprefix("$.").split(".") for field in fields]
+    decode = msgspec.json.Decoder(_shape(paths)).decode
+    getters = [_getter(place, len(path)) for place, path in enumerate(paths)]
+
+    def values(record: bytes) -> list[bytes]:
+        try:
+            found = decode(record)
+            return [bytes(get(found)) for get in getters]
+        except msgspec.ValidationError as error:
+            missing = "missing required field" in str(error)
+            raise BadRecordError("its key is missing" if missing else "not an object with a key in it") from None
+        except msgspec.DecodeError:
+            raise BadRecordError("not valid JSON") from None
+        except UnicodeDecodeError:
+            raise BadRecordError("not valid UTF-8") from None
+
+    def one(record: bytes) -> bytes:
+        return _checked(_scalar(values(record)[0]))
+
+    def several(record: bytes) -> bytes:
+        raws = values(record)
+        for raw in raws:
+            _scalar(raw)
+        return _checked(b"[" + b",".join(raws) + b"]")
+
+    return one if len(fields) == 1 else several
+
+
+def _shape(paths: list[list[str]], depth: int = 0, places: list[int] | None = None) -> type[msgspec.Struct]:
+    """Return a struct that decodes only what lies on the paths, each value raw."""
+    places = list(range(len(paths))) if places is None else places
+    fields: list[tuple[str, type]] = []
+    names: dict[str, str] = {}
+    for name in dict.fromkeys(paths[place][depth] for place in places):
+        below = [place for place in places if paths[place][depth] == name]
+        attribute = f"at{below[0]}"
+        names[attribute] = name
+        is_leaf = any(len(paths[place]) == depth + 1 for place in below)
+        fields.append((attribute, msgspec.Raw if is_leaf else _shape(paths, depth + 1, below)))
+    return msgspec.defstruct("Key", fields, rename=names, gc=False)
+
+
+def _getter(place: int, depth: int) -> Callable[[Any], msgspec.Raw]:
+    name = f"at{place}"
+
+    def get(found: Any) -> msgspec.Raw:
+        for _ in range(depth):
+            found = getattr(found, name)
+        return found  # type: ignore[no-any-return]
+
+    return get
+
+
+def _scalar(raw: bytes) -> bytes:
+    first = raw[:1]
+    if first == b'"':
+        return raw[1:-1] if b"\\" not in raw else _decoded(raw)
+    if first in b"-0123456789":
+        return raw
+    raise BadRecordError("its key is null" if raw == b"null" else "its key is neither a string nor a number")
+
+
+def _decoded(raw: bytes) -> bytes:
+    try:
+        return msgspec.json.decode(raw, type=str).encode()
+    except (msgspec.DecodeError, UnicodeError):
+        raise BadRecordError("its key is not valid text") from None
+
+
+def _checked(key: bytes) -> bytes:
+    if not key:
+        raise BadRecordError("its key is empty")
+    if len(key) > KEY_BYTES:
+        raise BadRecordError(f"its key is longer than {KEY_BYTES} bytes")
+    if b"\0" in key:
+        raise BadRecordError("its key holds \\u0000, which Postgres cannot store")
+    return key
+
+
+def _content_key(record: bytes) -> bytes:
+    try:
+        msgspec.json.decode(record, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeError):
+        raise BadRecordError("not a JSON object") from None
+    return xxhash.xxh3_128_hexdigest(record).encode()

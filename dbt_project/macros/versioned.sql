@@ -10,6 +10,7 @@
     {%- set unique_key = config.get('unique_key', []) -%}
     {%- set streams = _read_streams(model) -%}
     {%- set spec = {
+        'engine': 1,
         'entity': model.name,
         'schema': this.schema,
         'sql': sql,

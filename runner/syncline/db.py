@@ -10,7 +10,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 
-from syncline.errors import ConfigurationError, DatabaseError, LostClaimError, RefusedError, RunError, SynclineError
+from syncline.errors import ConfigurationError, DatabaseError, LockedError, LostClaimError, RefusedError, RunError, SynclineError
 
 Connection = psycopg.Connection[DictRow]
 
@@ -96,6 +96,8 @@ def translate(error: psycopg.Error) -> SynclineError:
         kinds: dict[str, type[SynclineError]] = {"1": RunError, "2": ConfigurationError, "3": RefusedError}
         kind = LostClaimError if state == "SY101" else kinds[state[2]]
         return kind(message, error.diag.message_hint)
+    if state == "55P03":
+        return LockedError("a lock could not be had in time", "Try again.")
     if state[:2] in _CLASSES_WITH_VALUES:
         place = ".".join(filter(None, [error.diag.schema_name, error.diag.table_name, error.diag.constraint_name]))
         message = f"a value was refused{' by ' + place if place else ''}"

@@ -35,10 +35,10 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """What dbt found in the project: entities by name, and the names of all other models."""
+    """What dbt found in the project: entities by name, and which entities feed each ordinary model."""
 
     entities: Mapping[str, Entity]
-    downstream: tuple[str, ...]
+    downstream: Mapping[str, list[str]]
 
 
 class Dbt:
@@ -83,7 +83,7 @@ class Dbt:
             )
             for name, item in answer["entities"].items()
         }
-        return Models(entities, tuple(answer["downstream"]))
+        return Models(entities, answer["downstream"])
 
     def build(
         self, select: list[str], run: tuple[int, int], on_event: Callable[[Mapping[str, Any]], None] | None = None

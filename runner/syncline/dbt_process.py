@@ -82,7 +82,8 @@ class DbtProcess:
 
 
 def _describe(manifest: Manifest) -> dict[str, Any]:
-    entities, downstream = {}, []
+    entities: dict[str, Any] = {}
+    downstream: dict[str, list[str]] = {}
     for unique_id, node in manifest.nodes.items():
         if node.resource_type == "model" and node.config.materialized == "versioned":
             streams, parents = _read(manifest, node)
@@ -96,8 +97,24 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
                 "delta": node.config.get("delta", "auto"),
             }
         elif node.resource_type in ("model", "snapshot") and node.config.materialized != "ephemeral":
-            downstream.append(node.name)
-    return {"entities": entities, "downstream": sorted(downstream)}
+            feeding = sorted(_ancestors(manifest, node))
+            if feeding:
+                downstream[node.name] = feeding
+    return {"entities": entities, "downstream": downstream}
+
+
+def _ancestors(manifest: Manifest, node: Any) -> set[str]:
+    """The entities that an ordinary model is made from, however far."""
+    found = set()
+    for unique_id in node.depends_on.nodes:
+        parent = manifest.nodes.get(unique_id)
+        if parent is None or parent.resource_type not in ("model", "snapshot"):
+            continue
+        if parent.config.materialized == "versioned":
+            found.add(parent.name)
+        else:
+            found |= _ancestors(manifest, parent)
+    return found
 
 
 def _read(manifest: Manifest, node: Any) -> tuple[set[str], set[str]]:

@@ -5,6 +5,7 @@
     ├── RunError                 1: the run failed
     │   ├── SourceError          the source did not answer as it should
     │   ├── DatabaseError        the database refused or went away
+    │   │   └── LockedError      a lock could not be had in time
     │   ├── ModelError           dbt could not build an entity
     │   └── LostClaimError       the run was taken from this process
     └── RefusedError             3: a guard refused: nothing was changed
@@ -43,6 +44,10 @@ class SourceError(RunError):
 
 class DatabaseError(RunError):
     """The database refused a statement or went away; the transaction at hand was rolled back."""
+
+
+class LockedError(DatabaseError):
+    """A lock could not be had in time; the transaction was rolled back and can be tried again."""
 
 
 class ModelError(RunError):

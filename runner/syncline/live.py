@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from psycopg import sql
 
@@ -53,30 +53,42 @@ class LiveRecords:
                 self._buckets[bucket] = bytes(row[at + _CONTENT_AT :])
             at = 0
 
-    def confirm(self, digest: bytes, ordinal: int) -> int:
-        """Note that a live record came, at `ordinal` from 1.
+    def sift(
+        self, records: list[bytes], first: int, digest_of: Callable[[bytes], bytes]
+    ) -> tuple[list[tuple[int, bytes, bytes]], list[int]]:
+        """Confirm the live records among these, the first of them at place `first` in the load, counted from 1.
 
-        Return None-like -1 where none has this hash, else the ordinal where it was seen before, 0 for the first time.
+        Return (ordinal, record, digest) of those that are new or changed, and the ordinals of those seen before.
         """
-        bucket = digest[0] << 8 | digest[1]
-        content = self._buckets[bucket]
+        fresh, again = [], []
+        buckets, starts, seen = self._buckets, self._starts, self._seen
+        for ordinal, record in enumerate(records, first):
+            digest = digest_of(record)
+            bucket = digest[0] << 8 | digest[1]
+            at = buckets[bucket].find(digest[2:])
+            if at % _ENTRY:
+                at = self._find(digest)
+            if at < 0:
+                fresh.append((ordinal, record, digest))
+                continue
+            place = starts[bucket] + at // _ENTRY
+            if seen[place]:
+                again.append(ordinal)
+            seen[place] = ordinal
+        return fresh, again
+
+    def _find(self, digest: bytes) -> int:
+        """Return where the digest's entry begins in its bucket, -1 for nowhere."""
+        content = self._buckets[digest[0] << 8 | digest[1]]
         at = content.find(digest[2:])
         while at >= 0 and at % _ENTRY:
             at = content.find(digest[2:], at + 1)
-        if at < 0:
-            return -1
-        place = self._starts[bucket] + at // _ENTRY
-        before = self._seen[place]
-        self._seen[place] = ordinal
-        return before
+        return at
 
     def seen_at(self, digest: bytes) -> int:
         """Return the ordinal where the live record with this hash was seen last, 0 for never."""
-        bucket = digest[0] << 8 | digest[1]
-        at = self._buckets[bucket].find(digest[2:])
-        while at >= 0 and at % _ENTRY:
-            at = self._buckets[bucket].find(digest[2:], at + 1)
-        return self._seen[self._starts[bucket] + at // _ENTRY] if at >= 0 else 0
+        at = self._find(digest)
+        return self._seen[self._starts[digest[0] << 8 | digest[1]] + at // _ENTRY] if at >= 0 else 0
 
     def unseen(self) -> Iterator[bytes]:
         """Yield the addresses (six bytes, as Postgres sends a tid) of the live records that did not come."""

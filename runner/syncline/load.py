@@ -128,7 +128,7 @@ class _Load:
             self._known_fields = set(state["known_fields"]) if state["known_fields"] else None
             cursor = state["cursor"] if is_increment and not self._options.limit else None
             pages = self._pages(cursor)
-            if state["last_load"] is None and not self._options.limit:
+            if state["last_load"] is None and not self._options.limit and not stream.common.append:
                 return self._load_first(pages, is_increment)
             if not is_increment and not stream.common.append and state["live_records"] <= SMALL_SIDE:
                 self._live = LiveRecords(self._connection, self._table)
@@ -226,58 +226,71 @@ class _Load:
 
     def _rows(self, page: Page, load_id: int | None) -> Iterator[bytes]:
         """Yield a binary COPY row for each record of the page that is to be sent."""
-        tally, reader, live = self._tally, self._reader, self._live
-        first = tally.read + 1
-        tally.read += len(page.records)
-        is_plain = not page.unreadable and reader.is_clean(page.records)
+        first = self._tally.read + 1
+        self._tally.read += len(page.records)
+        if page.unreadable:
+            records = list(self._readable(page, first))
+        elif self._live is not None:
+            records, again = self._live.sift(page.records, first, self._reader.digest)
+            for ordinal in again:
+                self._note_duplicate(ordinal, page.records[ordinal - first])
+        else:
+            records = [(ordinal, record, None) for ordinal, record in enumerate(page.records, first)]
+        if not records:
+            return
+        is_clean = self._reader.is_clean(page.records if len(records) == len(page.records) else [r[1] for r in records])
+        check = self._reader.read_key if is_clean else self._reader.check
+        if self._stream.common.append:
+            check = _checked_append(check)
+        digest_of, encode = self._reader.digest, self._encoder(load_id)
         watches_fields = self._stream.common.on_new_field != "ignore"
-        read_key, digest_of = reader.read_key, reader.digest
-        is_append, tombstone = self._stream.common.append, self._stream.common.deleted
-        for ordinal, record in enumerate(page.records, first):
+        for ordinal, record, digest in records:
             try:
-                if page.unreadable and ordinal - first in page.unreadable:
-                    raise self._unreadable(record, page.unreadable[ordinal - first])
-                if live is not None:
-                    digest = digest_of(record)
-                    before = live.confirm(digest, ordinal)
-                    if before >= 0:
-                        if before:
-                            self._note_duplicate(ordinal, record)
-                        continue
-                key = b"-" if is_append else read_key(record) if is_plain else reader.check(record)
-                if live is None:
-                    digest = digest_of(record)
+                key = check(record)
+                row = encode(key, digest or digest_of(record), ordinal, record)
             except BadRecordError as error:
-                tally.reject(self._stream, ordinal, record, error)
+                self._tally.reject(self._stream, ordinal, record, error)
                 continue
-            except (msgspec.DecodeError, RecursionError, UnicodeError):
-                tally.reject(self._stream, ordinal, record, self._explain(record))
-                continue
-            tally.staged += 1
             if watches_fields:
                 self._watch_fields(ordinal, record, key)
-            if load_id is not None:
-                yield b"".join((
-                    _HEAD(5, len(key)), key,
-                    _FIRST_REST(16, digest, 8, load_id, 8, ordinal, len(record)), record,
-                ))  # fmt: skip
-            elif tombstone is not None and _is_tombstone(record, tombstone.path, tombstone.when):
-                yield b"".join((_HEAD(4, len(key)), key, _TOMBSTONE_REST(-1, 8, ordinal, -1)))
+            self._tally.staged += 1
+            yield row
+
+    def _readable(self, page: Page, first: int) -> Iterator[tuple[int, bytes, bytes | None]]:
+        for ordinal, record in enumerate(page.records, first):
+            message = page.unreadable.get(ordinal - first)
+            if message is not None:
+                self._tally.reject(self._stream, ordinal, record, self._unreadable(record, message))
+            elif self._live is None:
+                yield ordinal, record, None
             else:
-                yield b"".join((_HEAD(4, len(key)), key, _STAGED_REST(16, digest, 8, ordinal, len(record)), record))
+                fresh, again = self._live.sift([record], ordinal, self._reader.digest)
+                yield from fresh
+                for place in again:
+                    self._note_duplicate(place, record)
+
+    def _encoder(self, load_id: int | None) -> Callable[[bytes, bytes, int, bytes], bytes]:
+        tombstone = self._stream.common.deleted
+        if load_id is not None:
+
+            def encode(key: bytes, digest: bytes, ordinal: int, record: bytes) -> bytes:
+                rest = _FIRST_REST(16, digest, 8, load_id, 8, ordinal, len(record))
+                return b"".join((_HEAD(5, len(key)), key, rest, record))
+
+            return encode
+
+        def encode_staged(key: bytes, digest: bytes, ordinal: int, record: bytes) -> bytes:
+            if tombstone is not None and _is_tombstone(record, tombstone.path, tombstone.when):
+                return b"".join((_HEAD(4, len(key)), key, _TOMBSTONE_REST(-1, 8, ordinal, -1)))
+            return b"".join((_HEAD(4, len(key)), key, _STAGED_REST(16, digest, 8, ordinal, len(record)), record))
+
+        return encode_staged
 
     def _unreadable(self, record: bytes, message: str) -> BadRecordError:
         try:
             return BadRecordError(message, self._reader.read_key(record))
-        except (BadRecordError, RecursionError):
+        except BadRecordError:
             return BadRecordError(message)
-
-    def _explain(self, record: bytes) -> BadRecordError:
-        try:
-            self._reader.check(record)
-        except BadRecordError as error:
-            return error
-        return BadRecordError("not valid JSON")
 
     def _note_duplicate(self, ordinal: int, record: bytes) -> None:
         key = self._reader.read_key(record)
@@ -331,6 +344,16 @@ class _Load:
                 overruled.append(row["_key"])
         if overruled:
             self._tally.staged -= db.call_value(self._connection, "drop_staged", *names, overruled)
+
+
+def _checked_append(check: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """Check the record alone: the merge gives each a key of its own."""
+
+    def checked(record: bytes) -> bytes:
+        check(record)
+        return b"-"
+
+    return checked
 
 
 def _is_tombstone(record: bytes, path: str, when: Any) -> bool:

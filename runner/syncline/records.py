@@ -17,12 +17,16 @@ KEY_BYTES = 1000
 NESTING = 500
 """Deepest nesting: far below what Postgres' jsonb and msgspec take before they give up."""
 
+_QUOTE = ord('"')
+_NUMERIC = frozenset(b"-0123456789")
+
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _EXPONENT = re.compile(rb"[0-9][eE]([+-]?[0-9]{5,})")
 _LONG_NUMBER = re.compile(rb"[0-9]{6000}")
 _BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
-# Digits to 0 and signs to +, so that two plain searches find an exponent of five digits in a whole page.
-_SHAPE = bytes.maketrans(b"123456789E-", b"000000000e+")
+# Digits and signs to 0, so that one plain search finds a large exponent in a whole page: 0.45 s in a million records,
+# where a regular expression takes 1.7 s.
+_SHAPE = bytes.maketrans(b"123456789+-E", b"00000000000e")
 
 
 class BadRecordError(Exception):
@@ -45,29 +49,28 @@ class RecordReader:
     def is_clean(self, records: list[bytes]) -> bool:
         """Return whether no record of a page can hold what `json` takes and `jsonb` does not: one look for all."""
         blob = b"".join(records)
-        if b"\\u" in blob or len(blob) > 6000 and max(map(len, records)) > 6000:
+        if (b"\\" in blob and b"\\u" in blob) or max(map(len, records), default=0) > 6000:
             return False
         if not blob.isascii():
             try:
                 blob.decode()
             except UnicodeDecodeError:
                 return False
-        shape = blob.translate(_SHAPE)
-        return b"e00000" not in shape and b"e+00000" not in shape
+        return b"e00000" not in blob.translate(_SHAPE)
 
     def check(self, record: bytes) -> bytes:
         """Return the record's key; raises BadRecordError where the record cannot be taken."""
-        try:
-            key = self.read_key(record)
-        except RecursionError:
-            raise BadRecordError(f"nested deeper than {NESTING} levels") from None
+        key = self.read_key(record)
         problem = _problem(record)
         if problem:
             raise BadRecordError(problem, key)
         return key
 
     def _digest_without(self, record: bytes) -> bytes:
-        content = msgspec.json.decode(record)
+        try:
+            content = msgspec.json.decode(record)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return xxhash.xxh3_128_digest(record)  # what is wrong with it is said where its key is read
         for path in self._without:
             _remove(content, path)
         return xxhash.xxh3_128_digest(msgspec.json.encode(content, order="deterministic"))
@@ -136,15 +139,37 @@ def _key_reader(fields: tuple[str, ...]) -> Callable[[bytes], bytes]:
     Several fields give a JSON array. Without fields the content is the key. The function raises BadRecordError.
     """
     if not fields:
-        return _content_key
+        return _guarded(_content_key)
     paths = [field.removeprefix("$.").split(".") for field in fields]
     decode = msgspec.json.Decoder(_shape(paths)).decode
     getters = [_getter(place, len(path)) for place, path in enumerate(paths)]
 
-    def values(record: bytes) -> list[bytes]:
+    if paths == [[paths[0][0]]]:
+
+        def simple(record: bytes) -> bytes:
+            # The usual case, at full speed: a million calls take half a second.
+            raw = bytes(decode(record).at0)
+            if raw[0] in _NUMERIC:
+                return raw if len(raw) <= KEY_BYTES else _checked(raw)
+            if raw[0] == _QUOTE and b"\\" not in raw and 2 < len(raw) <= KEY_BYTES:
+                return raw[1:-1]
+            return _checked(_scalar(raw))
+
+        return _guarded(simple)
+
+    def several(record: bytes) -> bytes:
+        found = decode(record)
+        raws = [bytes(get(found)) for get in getters]
+        keys = [_scalar(raw) for raw in raws]
+        return _checked(keys[0] if len(keys) == 1 else b"[" + b",".join(raws) + b"]")
+
+    return _guarded(several)
+
+
+def _guarded(read: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    def guarded(record: bytes) -> bytes:
         try:
-            found = decode(record)
-            return [bytes(get(found)) for get in getters]
+            return read(record)
         except msgspec.ValidationError as error:
             missing = "missing required field" in str(error)
             raise BadRecordError("its key is missing" if missing else "not an object with a key in it") from None
@@ -152,17 +177,10 @@ def _key_reader(fields: tuple[str, ...]) -> Callable[[bytes], bytes]:
             raise BadRecordError("not valid JSON") from None
         except UnicodeDecodeError:
             raise BadRecordError("not valid UTF-8") from None
+        except RecursionError:
+            raise BadRecordError(f"nested deeper than {NESTING} levels") from None
 
-    def one(record: bytes) -> bytes:
-        return _checked(_scalar(values(record)[0]))
-
-    def several(record: bytes) -> bytes:
-        raws = values(record)
-        for raw in raws:
-            _scalar(raw)
-        return _checked(b"[" + b",".join(raws) + b"]")
-
-    return one if len(fields) == 1 else several
+    return guarded
 
 
 def _shape(paths: list[list[str]], depth: int = 0, places: list[int] | None = None) -> type[msgspec.Struct]:
@@ -217,8 +235,5 @@ def _checked(key: bytes) -> bytes:
 
 
 def _content_key(record: bytes) -> bytes:
-    try:
-        msgspec.json.decode(record, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeError):
-        raise BadRecordError("not a JSON object") from None
+    msgspec.json.decode(record, type=dict[str, msgspec.Raw])
     return xxhash.xxh3_128_hexdigest(record).encode()

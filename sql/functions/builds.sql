@@ -4,6 +4,12 @@
 -- `changed` holds the keys to look at, `rows` what the model makes of them, `base` is the active version (A) in
 -- the model's columns, and `differing` the keys whose rows come out otherwise than in A.
 
+create or replace function syncline.engine_version() returns integer
+language sql immutable parallel safe
+as $$ select 1 $$;
+comment on function syncline.engine_version() is
+'Rises when the macros and these functions must change together; a project''s macros carry theirs.';
+
 create or replace function syncline.build(p_spec jsonb) returns bigint
 language plpgsql
 as $$
@@ -12,6 +18,15 @@ declare
     v_message text;
     v_hint text;
 begin
+    if (p_spec ->> 'engine')::integer <> syncline.engine_version() then
+        raise exception using
+            errcode = 'SY211',
+            message = format(
+                'the project''s macros are of engine %s, the control schema is of %s',
+                p_spec ->> 'engine', syncline.engine_version()
+            ),
+            hint = 'Run `syncline init --upgrade`, or upgrade the package where the schema is the newer one.';
+    end if;
     return syncline.build_version(p_spec);
 exception when others then
     get stacked diagnostics v_state = returned_sqlstate, v_message = message_text, v_hint = pg_exception_hint;

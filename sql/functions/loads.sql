@@ -184,9 +184,11 @@ begin
         'insert into unseen
         select live.ctid from %s as live
         inner join %s as staged on staged._key = live._key and staged._hash is distinct from live._hash
-        where live._gone_load is null and live.ctid <> all(array(select _tid from unseen where $1))',
+        where live._gone_load is null and not exists (
+            select 1 from unseen where unseen._tid = live.ctid
+        )',
         v_live, v_staged
-    ) using (p_facts ->> 'has_unseen')::boolean;
+    );
     execute format(
         'create temporary table closing on commit drop as
         select unseen._tid, staged._key is not null and staged._hash is not null as is_changed

@@ -67,3 +67,22 @@ end
 $$;
 comment on function syncline.lock_entity(text) is
 'Keeps others from building the entity until the transaction ends. A run holds the lock in the session of its worker, so its builds only show that they still belong to it.';
+
+create or replace function syncline.lock_entities(p_entities text []) returns void
+language plpgsql
+as $$
+declare
+    v_entity text;
+begin
+    for v_entity in select unnest(p_entities) as entity order by entity loop
+        perform pg_advisory_lock(syncline.lock_class('entity'), hashtext(v_entity));
+    end loop;
+end
+$$;
+comment on function syncline.lock_entities(text [])
+is 'Takes the locks of these entities for the session, in name order: from build to publish nobody else builds them.';
+
+create or replace function syncline.unlock_entities(p_entities text []) returns void
+language sql
+as $$ select pg_advisory_unlock(syncline.lock_class('entity'), hashtext(entity)) from unnest(p_entities) as entity $$;
+comment on function syncline.unlock_entities(text []) is 'Gives the locks of these entities back.';

@@ -13,7 +13,7 @@ $$;
 comment on function syncline.register_entities(jsonb) is
 'Notes which entities each entity reads, by ref() or by a relationships test: they are held with it.';
 
-create or replace function syncline.check_error_ratio(p_entity text, p_max_ratio numeric) returns void
+create or replace function syncline.check_error_ratio(p_entity text, p_max_ratio double precision) returns void
 language plpgsql
 as $$
 declare
@@ -43,7 +43,7 @@ begin
     end if;
 end
 $$;
-comment on function syncline.check_error_ratio(text, numeric) is
+comment on function syncline.check_error_ratio(text, double precision) is
 'Raises SY302 where more of an entity''s records have errors than max_error_ratio allows, and more than 10.';
 
 create or replace function syncline.mark_checked(p_entities text []) returns setof bigint

@@ -115,22 +115,44 @@ from syncline.streams as s
 left join syncline.loads as l on s.last_load = l.load_id;
 comment on view syncline.stream_status is 'Each stream: its newest load, how many records are live, where its cursor stands.';
 
-create or replace view syncline.open_errors as
-select
-    error_id,
-    run_id,
-    coalesce(source || '.' || stream, '') as stream,
-    entity,
-    _key,
-    row_number,
-    coalesce(column_name, path) as column_name,
-    value,
-    message,
-    severity,
-    created_at
-from syncline.row_errors
-where closed_at is null;
-comment on view syncline.open_errors is 'The row errors that still hold: their record came no better since.';
+create or replace function syncline.list_errors(
+    p_entity text default null, p_stream text default null, p_run_id bigint default null, p_limit bigint default null
+) returns table (
+    error_id bigint,
+    run_id bigint,
+    stream text,
+    entity text,
+    _key text,
+    row_number bigint,
+    column_name text,
+    value text,
+    message text,
+    severity text,
+    created_at timestamptz
+)
+language sql stable
+as $$
+    select
+        bad.error_id,
+        bad.run_id,
+        bad.source || '.' || bad.stream,
+        bad.entity,
+        bad._key,
+        bad.row_number,
+        coalesce(bad.column_name, bad.path),
+        bad.value,
+        bad.message,
+        bad.severity,
+        bad.created_at
+    from syncline.row_errors as bad
+    where (p_entity is null or bad.entity = p_entity)
+        and (p_stream is null or p_stream in (bad.stream, bad.source || '.' || bad.stream))
+        and case when p_run_id is null then bad.closed_at is null else bad.run_id = p_run_id end
+    order by bad.severity, bad.entity, bad.source, bad.stream, bad.row_number, bad.error_id
+    limit p_limit
+$$;
+comment on function syncline.list_errors(text, text, bigint, bigint) is
+'The row errors that still hold, their records came no better since; with a run, all that it met.';
 
 create or replace function syncline.sides(p_entity text)
 returns table (old_table text, new_table text, columns jsonb, unique_key jsonb, is_delta_all boolean, delta_table text, is_candidate boolean)

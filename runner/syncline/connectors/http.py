@@ -33,6 +33,7 @@ class HttpSource(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     params: Params = {}
     paginator: Paginator = SinglePage()
+    data_selector: JsonPath | None = None
     timeout: float = 30
     retries: Annotated[int, msgspec.Meta(ge=1)] = 5
     backoff: float = 0.5
@@ -41,7 +42,7 @@ class HttpSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HttpStream(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint. Its params and headers come on top of the source's; its paginator takes the place of theirs."""
+    """One endpoint. Its params and headers come on top of the source's; its paginator and selector take their place."""
 
     path: str
     method: Literal["GET", "POST"] = "GET"
@@ -105,7 +106,8 @@ class HttpConnector:
         request = self._request(stream, settings, step, start)
         place = f"{stream.label}: {request.method} {display(request.url)}"
         response, body = self._transport.fetch(request, place)
-        return Answer(place, request.url, response.links, _check_json(response, body, place), settings.data_selector)
+        selector = settings.data_selector or self._settings.data_selector
+        return Answer(place, request.url, response.links, _check_json(response, body, place), selector)
 
     def _request(self, stream: Stream, settings: HttpStream, step: Step, start: dict[str, Any]) -> httpx.Request:
         if step.url is None:

@@ -119,7 +119,7 @@ class PageNumber(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     As in dlt, page numbers stay below `maximum_page`.
     """
 
-    base_page: int = 1
+    base_page: int = 0
     page_param: str = "page"
     total_path: JsonPath | None = None
     maximum_page: int | None = None

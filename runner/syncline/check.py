@@ -1,0 +1,116 @@
+"""The check step: reads what dbt's models and tests came to, and says what stands in the way of a publish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from syncline import db
+from syncline.errors import ConfigurationError, ModelError, RefusedError, SynclineError
+
+SAMPLE_KEYS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A test that failed: its name, the entity it judges, how many rows, some of their keys, and its severity."""
+
+    test: str
+    entity: str
+    column: str | None
+    count: int
+    keys: tuple[str, ...]
+    is_error: bool
+
+    def __str__(self) -> str:
+        place = f"{self.entity}.{self.column}" if self.column else self.entity
+        keys = f", for instance _key {', '.join(self.keys)}" if self.keys else ""
+        return f"{self.test} on {place}: {self.count} rows{keys}"
+
+
+def raise_model_errors(nodes: Iterable[Mapping[str, Any]]) -> None:
+    """Raise the first error of a model, in the kind that its SQLSTATE says; the others are named in the message."""
+    failed = [node for node in nodes if node["kind"] != "test" and node["status"] in ("error", "fail", "runtime error")]
+    if not failed:
+        return
+    first = failed[0]
+    kinds: dict[str, type[SynclineError]] = {"SY2": ConfigurationError, "SY3": RefusedError}
+    kind = kinds.get((first["state"] or "")[:3], ModelError)
+    # Compilation errors of our own macros have no SQLSTATE: they are about configuration.
+    if first["state"] is None and "Compilation" in first["message"]:
+        kind = ConfigurationError
+    others = [node["name"] for node in failed[1:]]
+    message = first["message"] if first["name"] in first["message"] else f"{first['name']}: {first['message']}"
+    raise kind(
+        message + (f" (and {', '.join(others)} failed too)" if others else ""),
+        first["hint"] or "Nothing was published. `dbt compile` shows the model's SQL.",
+    )
+
+
+def find_failures(connection: db.Connection, nodes: Iterable[Mapping[str, Any]], schemas: Mapping[str, str]) -> list[Failure]:
+    """Return the tests that failed or warned, with sample keys. `schemas` gives the schema of each entity."""
+    failures = []
+    for node in nodes:
+        if node["kind"] != "test" or node["status"] not in ("fail", "warn", "error"):
+            continue
+        entity = node["attached"] or next(iter(node["entities"]), "")
+        if node["status"] == "error":
+            raise ModelError(
+                f"the test {node['name']} on {entity} could not run: {node['message']}", "`dbt test` shows it whole."
+            )
+        keys = _sample_keys(connection, schemas.get(entity), entity, node)
+        failures.append(
+            Failure(node["test"], entity, node["column"], node["failures"] or 0, keys, node["status"] == "fail")
+        )
+    return failures
+
+
+def refuse_failures(failures: Iterable[Failure]) -> None:
+    """Raise RefusedError where a test of severity error failed."""
+    errors = [failure for failure in failures if failure.is_error]
+    if errors:
+        raise RefusedError(
+            "checks failed: " + "; ".join(map(str, errors)),
+            "Nothing was published. Mend the records or the model, then run again.",
+        )
+
+
+def _sample_keys(connection: db.Connection, schema: str | None, entity: str, node: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return origin keys of some rows a test found: by its own _key, or by the value of the column it judges."""
+    if schema is None:
+        return ()
+    found = sql.SQL(node["sql"])
+    try:
+        with connection.transaction():
+            columns = [
+                column.name
+                for column in connection.execute(
+                    sql.SQL("select * from ({}) as found limit 0").format(found)
+                ).description or []
+            ]
+            if "_key" in columns:
+                query = sql.SQL("select distinct _key from ({}) as found order by 1 limit {}")
+                rows = connection.execute(query.format(found, SAMPLE_KEYS)).fetchall()
+            elif node["column"]:
+                query = sql.SQL(
+                    "select distinct judged._key from {} as judged inner join ({}) as found"
+                    " on judged.{} is not distinct from found.{} order by 1 limit {}"
+                )
+                rows = connection.execute(
+                    query.format(
+                        sql.Identifier(schema, f"{entity}_next"),
+                        found,
+                        sql.Identifier(node["column"]),
+                        sql.Identifier(columns[0]),
+                        SAMPLE_KEYS,
+                    )
+                ).fetchall()
+            else:
+                return ()
+    except psycopg.Error:
+        return ()  # a test may give any columns; without keys the failure is still named
+    return tuple(row["_key"] for row in rows)

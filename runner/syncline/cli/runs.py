@@ -1,0 +1,165 @@
+"""Commands that change what is there: run and its steps one by one, the way back, the proof, the broom."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from syncline.cli.context import command, connected, console, database, example, print_error, print_json, read_project
+
+
+def _work(as_json: bool, **options: Any) -> None:
+    """Run with these options, show it, and exit with the run's code."""
+    from syncline.connectors import check_settings
+    from syncline.pipeline import Engine, RunOptions
+    from syncline.pipeline import run as work
+    from syncline.report import LiveWatcher, PlainWatcher, SilentWatcher, print_run
+
+    project = read_project()
+    for source in project.sources.values():
+        check_settings(source)
+    screen = console(stderr=as_json)
+    watcher: Any = SilentWatcher(screen) if as_json else (LiveWatcher if screen.is_terminal else PlainWatcher)(screen)
+    with Engine(project, database(project)) as engine, watcher:
+        report = work(engine, RunOptions(**options), watcher)
+    if as_json:
+        print_json(report)
+    else:
+        print_run(screen, report)
+    for error in report["errors"]:
+        print_error(error["message"], error.get("hint"))
+        sys.exit(error.get("exit_code", 1))
+
+
+_sources = click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+_stream = click.option("--stream", "streams", multiple=True, help="Only this stream; may be given again.")
+_entity = click.option("--entity", "entities", multiple=True, help="Only this entity; may be given again.")
+_wait = click.option("--wait-timeout", type=float, default=600, show_default=True, help="Seconds to wait for a run in the way.")
+_mass_delete = click.option("--allow-mass-delete", is_flag=True, help="Let an empty or much smaller answer through.")
+_refresh = click.option("--full-refresh", is_flag=True, help="Load in full, and build from all records.")
+
+
+@command(epilog=example("syncline run agency --dry-run"))
+@_sources
+@_entity
+@_stream
+@click.option("--dry-run", is_flag=True, help="Publish nothing; `syncline publish` publishes what was shown.")
+@click.option("--limit", type=click.IntRange(1), help="A trial with so many records a stream; never published.")
+@_refresh
+@_mass_delete
+@_wait
+def run(as_json: bool, sources: tuple[str, ...], **options: Any) -> None:
+    """Load, build, check and publish what the sources bring: all of them, or those named."""
+    _work(as_json, sources=sources, **options)
+
+
+@command(epilog=example("syncline load agency --stream talents"))
+@_sources
+@_stream
+@click.option("--limit", type=click.IntRange(1), help="A trial with so many records a stream.")
+@_refresh
+@_mass_delete
+@_wait
+def load(as_json: bool, sources: tuple[str, ...], **options: Any) -> None:
+    """Only load: fetch streams into raw tables."""
+    _work(as_json, sources=sources, steps=("load",), **options)
+
+
+@command(epilog=example("syncline build --entity talents"))
+@_entity
+@_refresh
+@_mass_delete
+@_wait
+def build(as_json: bool, **options: Any) -> None:
+    """Only build and check: make candidates from what is loaded."""
+    _work(as_json, steps=("build", "check"), **options)
+
+
+@command(epilog=example("syncline publish"))
+@click.argument("entities", nargs=-1, metavar="[ENTITY]...")
+def publish(as_json: bool, entities: tuple[str, ...]) -> None:
+    """Publish the candidates that are checked, exactly as they were shown, and lift holds."""
+    from syncline.publish import publish_checked
+
+    with connected() as (_, connection):
+        published = publish_checked(connection, list(entities) or None)
+    if as_json:
+        print_json({"published": published})
+    elif published:
+        click.echo(f"published: {', '.join(published)}")
+    else:
+        click.echo("holds lifted; there was no candidate: the next run publishes again")
+
+
+@command(epilog=example("syncline rollback talents"))
+@click.argument("entity", required=False)
+def rollback(as_json: bool, entity: str | None) -> None:
+    """Take back what the last publishing run swapped, or one entity with those that read it, and hold it."""
+    from syncline.publish import rollback as take_back
+
+    with connected() as (_, connection):
+        entities = take_back(connection, entity)
+    if as_json:
+        print_json({"rolled_back": entities})
+    else:
+        click.echo(f"back to what was published before: {', '.join(entities)}")
+        click.echo("held: runs build and check them, and publish nothing, until `syncline publish`")
+
+
+@command(epilog=example("syncline verify talents"))
+@click.argument("entities", nargs=-1, metavar="[ENTITY]...")
+def verify(as_json: bool, entities: tuple[str, ...]) -> None:
+    """Prove on the live database that delta holds exactly the keys on which the two versions differ."""
+    from syncline import db
+
+    with connected() as (_, connection):
+        names = list(entities) or [
+            row["entity"] for row in connection.execute("select entity from syncline.entity_status order by entity")
+        ]
+        found = {name: db.call(connection, "verify", name) for name in names}
+    problems = {name: rows for name, rows in found.items() if rows}
+    if as_json:
+        print_json({"verified": names, "problems": problems})
+    else:
+        for name in names:
+            click.echo(f"{name}: {'ok' if name not in problems else f'{len(problems[name])} problems'}")
+            for row in problems.get(name, [])[:5]:
+                click.echo(f"  {row['problem']}: {row['_key'] or ''}")
+    if problems:
+        print_error(f"delta is wrong for {', '.join(problems)}", "Run `syncline run --full-refresh`, and report this defect.")
+        sys.exit(1)
+
+
+@command(epilog=example("syncline prune"))
+def prune(as_json: bool) -> None:
+    """Delete the revisions that nothing needs any more, in all streams, by their `keep`."""
+    from syncline import control
+
+    with connected() as (project, connection):
+        pruned = {
+            stream.label: control.prune_stream(connection, stream.source, stream.name, int(stream.common.keep))
+            for source in project.sources.values()
+            for stream in source.streams.values()
+            if stream.common.keep != "all"
+        }
+    if as_json:
+        print_json({"pruned": pruned})
+    else:
+        click.echo(f"pruned {sum(pruned.values()):,} revisions in {len(pruned)} streams")
+
+
+@command(name="reset-cursor", epilog=example("syncline reset-cursor agency talents"))
+@click.argument("source")
+@click.argument("stream")
+def reset_cursor(as_json: bool, source: str, stream: str) -> None:
+    """Make the stream's next increment start from the beginning."""
+    from syncline import db
+
+    with connected() as (_, connection):
+        db.call(connection, "reset_cursor", source, stream)
+    if as_json:
+        print_json({"reset": f"{source}.{stream}"})
+    else:
+        click.echo(f"{source}.{stream} starts from the beginning next time")

@@ -1,0 +1,101 @@
+"""Looks for what is wrong with a project and its database, and says how to mend it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from syncline import db
+from syncline.config import Project
+from syncline.connectors import check_settings, open_connector, stream_settings
+from syncline.errors import SynclineError
+from syncline.load import check_stream
+from syncline.migrate import is_up_to_date
+from syncline.scaffold import MACROS
+
+_ENGINE = re.compile(r"'engine':\s*(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: what it is, whether it is well, and what to do where it is not."""
+
+    what: str
+    is_well: bool
+    detail: str = ""
+    hint: str | None = None
+
+
+def examine(project: Project, open_database: Callable[[], str]) -> Iterator[Finding]:
+    """Yield a finding for each thing that a run needs; `open_database` gives the connection string."""
+    for source in project.sources.values():
+        yield _try(f"settings of source {source.name}", lambda source=source: check_settings(source))
+        yield _try(f"variables of source {source.name}", lambda source=source: _resolve(project, source.name))
+    if not project.sources:
+        yield Finding("sources", False, "the project declares none", "Write one: docs/quickstart.md.")
+    missing = [name for name in ("profiles.yml",) if not (project.root / name).exists()]
+    yield Finding("dbt's profile", not missing, ", ".join(missing), "Copy profiles.yml from a project of `syncline init`.")
+    try:
+        dsn = open_database()
+        connection = db.connect(dsn)
+    except SynclineError as error:
+        yield Finding("database", False, error.message, error.hint)
+        return
+    with connection:
+        version = connection.info.server_version
+        yield Finding("database", True, f"Postgres {version // 10000}.{version % 10000}, {'yours' if project.database_url else 'embedded'}")
+        row = connection.execute(
+            "select has_database_privilege(current_database(), 'create') as can_create, current_user as name"
+        ).fetchone()
+        assert row is not None
+        yield Finding(
+            "rights",
+            row["can_create"],
+            "" if row["can_create"] else f"{row['name']} may not create schemas",
+            f"grant create on database to {row['name']};",
+        )
+        yield from _examine_schema(project, connection)
+
+
+def _examine_schema(project: Project, connection: db.Connection) -> Iterator[Finding]:
+    try:
+        is_current = is_up_to_date(connection, project)
+    except SynclineError as error:
+        yield Finding("control schema", False, error.message, error.hint)
+        return
+    yield Finding("control schema", is_current, "" if is_current else "not up to date", "Run `syncline migrate`.")
+    if is_current:
+        engine = db.call_value(connection, "engine_version")
+        found = _macros_engine(project)
+        yield Finding(
+            "engine's macros",
+            found == engine,
+            "" if found == engine else f"the macros are of engine {found}, the control schema is of {engine}",
+            "Run `syncline init --upgrade`.",
+        )
+
+
+def _macros_engine(project: Project) -> int | None:
+    for folder in (MACROS.as_posix(), "dbt_project/macros"):
+        file = project.root / folder / "versioned.sql"
+        if file.exists():
+            match = _ENGINE.search(file.read_text(encoding="utf-8"))
+            return int(match.group(1)) if match else None
+    return None
+
+
+def _resolve(project: Project, name: str) -> None:
+    source = project.sources[name]
+    open_connector(project, source).close()
+    for stream in source.streams.values():
+        stream_settings(project, source, stream)
+        check_stream(stream)
+
+
+def _try(what: str, action: Callable[[], None]) -> Finding:
+    try:
+        action()
+    except SynclineError as error:
+        return Finding(what, False, error.message, error.hint)
+    return Finding(what, True)

@@ -1,0 +1,184 @@
+"""Shows runs to people: live on a terminal, in plain lines elsewhere, and a table at the end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+
+class PlainWatcher:
+    """Writes one line for each thing that happened."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __enter__(self) -> PlainWatcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def waiting(self, blocking: list[int]) -> None:
+        self._line(f"waiting for run {', '.join(map(str, blocking)) or 'another run'} of the same source")
+
+    def step(self, name: str) -> None:
+        self._line(name)
+
+    def stream_progress(self, label: str, records: int) -> None:
+        pass
+
+    def stream_done(self, label: str, load: Mapping[str, Any]) -> None:
+        self._line(f"  {label}: {describe_load(load)}")
+
+    def entities(self, names: list[str]) -> None:
+        pass
+
+    def entity(self, name: str, status: str) -> None:
+        if status != "building":
+            self._line(f"  {name}: {status}")
+
+    def note(self, text: str) -> None:
+        self._line(text)
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class SilentWatcher(PlainWatcher):
+    """Says nothing: the result is all."""
+
+    def _line(self, text: str) -> None:
+        pass
+
+
+class LiveWatcher:
+    """Keeps a small table of streams and entities up to date on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lock = threading.Lock()
+        self._streams: dict[str, str] = {}
+        self._entities: dict[str, str] = {}
+        self._step = "starting"
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8, transient=True)
+
+    def __enter__(self) -> LiveWatcher:
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._live.stop()
+
+    def waiting(self, blocking: list[int]) -> None:
+        self._step = f"waiting for run {', '.join(map(str, blocking)) or 'another run'} of the same source"
+
+    def step(self, name: str) -> None:
+        self._step = name
+
+    def stream_progress(self, label: str, records: int) -> None:
+        with self._lock:
+            self._streams[label] = f"{records:,} records"
+
+    def stream_done(self, label: str, load: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._streams[label] = f"[green]✓[/] {describe_load(load)}"
+
+    def entities(self, names: list[str]) -> None:
+        with self._lock:
+            self._entities = dict.fromkeys(names, "[dim]waits[/]")
+
+    def entity(self, name: str, status: str) -> None:
+        marks = {"building": "[yellow]building[/]", "built": "[green]✓[/] built", "failed": "[red]✗ failed[/]"}
+        with self._lock:
+            self._entities[name] = marks[status]
+
+    def note(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False)
+
+    def _render(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        table.add_row(Text(self._step, style="bold"))
+        with self._lock:
+            shown = self._entities if self._entities else self._streams
+            for name, status in sorted(shown.items()):
+                table.add_row(f"  {name}", status)
+        return table
+
+
+def describe_load(load: Mapping[str, Any]) -> str:
+    parts = [f"{load['records_read']:,} read"]
+    changed = [
+        f"{load[f'records_{name}']:,} {name}" for name in ("new", "changed", "gone", "rejected") if load[f"records_{name}"]
+    ]
+    text = ", ".join(parts + (changed or ["nothing new"]))
+    if load["kind"] == "full" and not load["is_closing"]:
+        text += " (closed nothing: a record's key could not be read)"
+    return text
+
+
+def print_run(console: Console, report: Mapping[str, Any]) -> None:
+    """Print a run's table and the one line on what to try next."""
+    if report["entities"]:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("entity")
+        for name in ("inserted", "updated", "deleted", "unchanged", "rejected"):
+            table.add_column(name, justify="right")
+        table.add_column("version", justify="right")
+        table.add_column("state")
+        for name, entity in sorted(report["entities"].items()):
+            counts = [entity[key] for key in ("inserted", "updated", "deleted", "unchanged", "rejected")]
+            cells = [f"[dim]{count}[/]" if not count else f"{count:,}" for count in counts]
+            table.add_row(name, *cells, f"v{entity['version']}", _state(entity["state"]))
+        console.print(table)
+    seconds = (report["duration_ms"] or 0) / 1000
+    done = report["status"] == "succeeded"
+    mark = "[green]succeeded[/]" if done else f"[red]{report['status']}[/]"
+    console.print(f"run {report['run_id']} {mark} in {seconds:.1f} s", highlight=False)
+    if done:
+        console.print(f"[dim]next: {_next_step(report)}[/]", highlight=False)
+
+
+def _state(state: str) -> str:
+    return {"current": "[green]published[/]", "unchanged": "[dim]unchanged[/]"}.get(state, state)
+
+
+def _next_step(report: Mapping[str, Any]) -> str:
+    entities = report["entities"]
+    waiting = [name for name, entity in entities.items() if entity["state"] == "checked"]
+    changed = [name for name, entity in entities.items() if entity["updated"] or entity["deleted"]]
+    if waiting:
+        return f"`syncline diff {min(waiting)}` shows what would change, `syncline publish` publishes it"
+    if report["row_errors"]:
+        return f"`syncline errors` shows the {report['row_errors']} values that did not fit"
+    if changed:
+        return f"`syncline diff {min(changed)}` shows what changed, `syncline rollback` takes it back"
+    if entities:
+        return "`syncline psql` to look at the data, `syncline status` for all entities"
+    return "`syncline status` shows what there is"
+
+
+def rows_table(rows: list[Mapping[str, Any]], columns: Mapping[str, str]) -> Table:
+    """Return rows as a table; `columns` maps their fields to headings."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in columns.values():
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*(_cell(row.get(name)) for name in columns))
+    return table
+
+
+def _cell(value: Any) -> Text:
+    if value is None:
+        return Text("")
+    if isinstance(value, bool):
+        return Text("yes" if value else "")
+    if hasattr(value, "strftime"):
+        return Text(value.strftime("%Y-%m-%d %H:%M:%S"))
+    return Text(str(value))

@@ -86,9 +86,7 @@ def database(server_dsn: str, template: str) -> Iterator[str]:
 def _database(server_dsn: str, template: str) -> Iterator[str]:
     name = f"syncline_test_{os.getpid()}_{next(_numbers)}"
     with psycopg.connect(server_dsn, autocommit=True) as admin:
-        admin.execute(
-            sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
-        )
+        admin.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
         yield make_conninfo(server_dsn, dbname=name)
         admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 

@@ -25,7 +25,7 @@ def typed(path: str, kind: str, *, required: bool = False, record: str = "payloa
     rejected = f"syncline.reject(_key, _ordinal, '{path}', '{kind}', {raw}, {str(required).lower()})"
     if kind == "text":
         return f"{f'coalesce({raw}, {rejected})' if required else raw} /* syncline:typed {mark} */"
-    test = f"{raw} is {'not null and' if required else 'null or'} syncline.is_valid({raw}, '{kind}')"
+    test = f"syncline.is_valid({raw}, '{kind}'){'' if required else ' is not false'}"
     return f"case when {test} then ({raw})::{kind} else {rejected}::{kind} end /* syncline:typed {mark} */"
 
 
@@ -68,7 +68,9 @@ class Driver:
     def load(self, records: Iterable[Mapping[str, Any] | bytes | str], **options: Any) -> dict[str, Any]:
         """Load these records in full; texts and bytes are written as they are."""
         lines = [
-            record if isinstance(record, bytes) else (record if isinstance(record, str) else json.dumps(record)).encode()
+            record
+            if isinstance(record, bytes)
+            else (record if isinstance(record, str) else json.dumps(record)).encode()
             for record in records
         ]
         (self.root / "people.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
@@ -163,12 +165,19 @@ class Driver:
         return [dict(row) for row in rows]
 
     def last_build(self) -> dict[str, Any]:
-        return dict(self.connection.execute("select * from syncline.builds order by build_id desc limit 1").fetchone() or {})
+        return dict(
+            self.connection.execute("select * from syncline.builds order by build_id desc limit 1").fetchone() or {}
+        )
 
 
 def person(number: int, **changes: Any) -> dict[str, Any]:
     """A record that fits the usual entity."""
-    return {"id": number, "name": f"name {number}", "age": 20 + number % 50, "email": f"p{number}@example.com"} | changes
+    return {
+        "id": number,
+        "name": f"name {number}",
+        "age": 20 + number % 50,
+        "email": f"p{number}@example.com",
+    } | changes
 
 
 def people(count: int) -> list[dict[str, Any]]:

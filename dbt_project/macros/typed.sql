@@ -21,7 +21,7 @@
         {{ "coalesce(" ~ raw ~ ", " ~ rejected ~ ")" if required else raw }} {{ mark }}
     {%- else -%}
         {%- set value = _reordered(raw, format) if format else raw -%}
-        case when {{ value }} is {{ 'not null and' if required else 'null or' }} syncline.is_valid({{ value }}, {{ _literal(type) }}) then ({{ value }})::{{ type }} else {{ rejected }}::{{ type }} end {{ mark }}
+        case when syncline.is_valid({{ value }}, {{ _literal(type) }}){{ '' if required else ' is not false' }} then ({{ value }})::{{ type }} else {{ rejected }}::{{ type }} end {{ mark }}
     {%- endif -%}
 {%- endmacro -%}
 

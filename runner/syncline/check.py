@@ -51,7 +51,9 @@ def raise_model_errors(nodes: Iterable[Mapping[str, Any]]) -> None:
     )
 
 
-def find_failures(connection: db.Connection, nodes: Iterable[Mapping[str, Any]], schemas: Mapping[str, str]) -> list[Failure]:
+def find_failures(
+    connection: db.Connection, nodes: Iterable[Mapping[str, Any]], schemas: Mapping[str, str]
+) -> list[Failure]:
     """Return the tests that failed or warned, with sample keys. `schemas` gives the schema of each entity."""
     failures = []
     for node in nodes:
@@ -79,7 +81,9 @@ def refuse_failures(failures: Iterable[Failure]) -> None:
         )
 
 
-def _sample_keys(connection: db.Connection, schema: str | None, entity: str, node: Mapping[str, Any]) -> tuple[str, ...]:
+def _sample_keys(
+    connection: db.Connection, schema: str | None, entity: str, node: Mapping[str, Any]
+) -> tuple[str, ...]:
     """Return origin keys of some rows a test found: by its own _key, or by the value of the column it judges."""
     if schema is None:
         return ()
@@ -90,7 +94,8 @@ def _sample_keys(connection: db.Connection, schema: str | None, entity: str, nod
                 column.name
                 for column in connection.execute(
                     sql.SQL("select * from ({}) as found limit 0").format(found)
-                ).description or []
+                ).description
+                or []
             ]
             if "_key" in columns:
                 query = sql.SQL("select distinct _key from ({}) as found order by 1 limit {}")

@@ -141,6 +141,7 @@ def resolve(value: Any, environment: Mapping[str, str], place: str) -> Any:
     Raises ConfigurationError naming the variable and `place` where one is not set.
     """
     if isinstance(value, str):
+
         def lookup(match: re.Match[str]) -> str:
             name = match.group(1)
             if name not in environment:

@@ -10,7 +10,15 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 
-from syncline.errors import ConfigurationError, DatabaseError, LockedError, LostClaimError, RefusedError, RunError, SynclineError
+from syncline.errors import (
+    ConfigurationError,
+    DatabaseError,
+    LockedError,
+    LostClaimError,
+    RefusedError,
+    RunError,
+    SynclineError,
+)
 
 Connection = psycopg.Connection[DictRow]
 

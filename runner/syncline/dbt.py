@@ -89,7 +89,9 @@ class Dbt:
         self, select: list[str], run: tuple[int, int], on_event: Callable[[Mapping[str, Any]], None] | None = None
     ) -> list[dict[str, Any]]:
         """Build and test what `select` names for the run; return a report for each model and test."""
-        self._send({"do": "build", "select": select, "options": f"-c syncline.run_id={run[0]} -c syncline.attempt={run[1]}"})
+        self._send(
+            {"do": "build", "select": select, "options": f"-c syncline.run_id={run[0]} -c syncline.attempt={run[1]}"}
+        )
         nodes: list[dict[str, Any]] = self._answer(on_event)["nodes"]
         return nodes
 
@@ -123,7 +125,9 @@ class Dbt:
                 if "error" in answer:
                     error = answer["error"]
                     if isinstance(error, dict):
-                        raise ConfigurationError(f"dbt: {error['message']}", error["hint"] or "`dbt parse` shows it whole.")
+                        raise ConfigurationError(
+                            f"dbt: {error['message']}", error["hint"] or "`dbt parse` shows it whole."
+                        )
                     raise ConfigurationError(f"dbt: {error}", "`dbt parse` shows it whole.")
                 return answer
             if on_event:

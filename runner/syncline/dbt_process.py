@@ -19,7 +19,9 @@ from dbt.contracts.graph.manifest import Manifest
 _QUIET = ["--quiet", "--log-level", "none", "--log-level-file", "none", "--no-print", "--no-use-colors"]
 
 _DATABASE_TEXT = re.compile(r"SQLSTATE (\w{5})")
-_NAMES_OBJECTS = re.compile(r"(column|relation|function|operator|schema|table|type) .* (does not exist|is ambiguous)|syntax error")
+_NAMES_OBJECTS = re.compile(
+    r"(column|relation|function|operator|schema|table|type) .* (does not exist|is ambiguous)|syntax error"
+)
 
 
 class DbtProcess:
@@ -36,7 +38,7 @@ class DbtProcess:
             request = json.loads(line)
             try:
                 answer = getattr(self, "do_" + request.pop("do"))(**request)
-            except Exception as error:  # noqa: BLE001 (whatever dbt raises is an answer; the process goes on)
+            except Exception as error:
                 answer = {"error": _first_line(str(error)) or type(error).__name__}
             self._send({"answer": answer})
 
@@ -180,7 +182,11 @@ def _explain(message: str) -> dict[str, Any]:
     if lines and re.match(r"(Database|Compilation|Runtime|Parsing|Dependency) Error", lines[0]) and len(lines) > 1:
         lines = lines[1:]
     text = next(iter(lines), "dbt gives no reason")
-    return {"message": text, "hint": hint.group(1).strip() if hint else None, "state": state.group(1) if state else None}
+    return {
+        "message": text,
+        "hint": hint.group(1).strip() if hint else None,
+        "state": state.group(1) if state else None,
+    }
 
 
 def _explain_test(message: str) -> dict[str, Any]:

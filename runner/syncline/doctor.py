@@ -35,7 +35,9 @@ def examine(project: Project, open_database: Callable[[], str]) -> Iterator[Find
     if not project.sources:
         yield Finding("sources", False, "the project declares none", "Write one: docs/quickstart.md.")
     missing = [name for name in ("profiles.yml",) if not (project.root / name).exists()]
-    yield Finding("dbt's profile", not missing, ", ".join(missing), "Copy profiles.yml from a project of `syncline init`.")
+    yield Finding(
+        "dbt's profile", not missing, ", ".join(missing), "Copy profiles.yml from a project of `syncline init`."
+    )
     try:
         dsn = open_database()
         connection = db.connect(dsn)
@@ -44,7 +46,11 @@ def examine(project: Project, open_database: Callable[[], str]) -> Iterator[Find
         return
     with connection:
         version = connection.info.server_version
-        yield Finding("database", True, f"Postgres {version // 10000}.{version % 10000}, {'yours' if project.database_url else 'embedded'}")
+        yield Finding(
+            "database",
+            True,
+            f"Postgres {version // 10000}.{version % 10000}, {'yours' if project.database_url else 'embedded'}",
+        )
         row = connection.execute(
             "select has_database_privilege(current_database(), 'create') as can_create, current_user as name"
         ).fetchone()

@@ -1,14 +1,14 @@
 """The errors Syncline raises on purpose, each with the exit code it ends a command with.
 
-    SynclineError                what happened, where, and what to do next
-    ├── ConfigurationError       2: wrong usage, settings, YAML or models
-    ├── RunError                 1: the run failed
-    │   ├── SourceError          the source did not answer as it should
-    │   ├── DatabaseError        the database refused or went away
-    │   │   └── LockedError      a lock could not be had in time
-    │   ├── ModelError           dbt could not build an entity
-    │   └── LostClaimError       the run was taken from this process
-    └── RefusedError             3: a guard refused: nothing was changed
+SynclineError                what happened, where, and what to do next
+├── ConfigurationError       2: wrong usage, settings, YAML or models
+├── RunError                 1: the run failed
+│   ├── SourceError          the source did not answer as it should
+│   ├── DatabaseError        the database refused or went away
+│   │   └── LockedError      a lock could not be had in time
+│   ├── ModelError           dbt could not build an entity
+│   └── LostClaimError       the run was taken from this process
+└── RefusedError             3: a guard refused: nothing was changed
 """
 
 from __future__ import annotations

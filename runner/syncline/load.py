@@ -165,7 +165,8 @@ class _Load:
             load_id = db.call_value(self._connection, "begin_first_load", *names)
             statement = sql.SQL("copy {} (_key, _hash, _first_load, _ordinal, payload) from stdin (format binary)")
             self._copy(statement.format(self._table), pages, load_id)
-            return db.call(self._connection, "finish_first_load", load_id, self._facts(is_increment, has_unseen=False))[0]
+            facts = json.dumps(self._facts(is_increment, load_id))
+            return db.call(self._connection, "finish_first_load", load_id, facts)[0]
 
     def _load_next(self, pages: Iterator[Page], is_increment: bool) -> dict[str, Any]:
         """Copy what the live records do not confirm into the staged table, then merge it."""
@@ -174,37 +175,38 @@ class _Load:
             statement = sql.SQL("copy {} (_key, _hash, _ordinal, payload) from stdin (format binary)")
             self._copy(statement.format(self._staged), pages, None)
             with self._connection.transaction():
-                has_unseen = self._live is not None
                 if self._live is not None:
                     self._send_unseen(self._live)
-                    self._settle_seen_twice(self._live)
-                facts = self._facts(is_increment, has_unseen)
-                return db.call(self._connection, "merge_load", facts, self._tally.kept_keys)[0]
+                load_id = db.call_value(self._connection, "next_load")
+                facts = self._facts(is_increment, load_id)
+                seen_twice = db.call(self._connection, "compare_load", json.dumps(facts))
+                overruled = self._settle(self._live, seen_twice) if self._live is not None else []
+                facts = json.dumps(self._facts(is_increment, load_id))
+                return db.call(self._connection, "merge_load", facts, self._tally.kept_keys, overruled)[0]
 
-    def _facts(self, is_increment: bool, has_unseen: bool) -> str:
+    def _facts(self, is_increment: bool, load_id: int) -> dict[str, Any]:
         common, tally = self._stream.common, self._tally
         fields = sorted((self._known_fields or set()) | tally.new_fields)
-        return json.dumps(
-            {
-                "source": self._stream.source,
-                "stream": self._stream.name,
-                "kind": "increment" if is_increment else "full",
-                "is_trial": self._options.limit is not None,
-                "is_append": common.append,
-                "is_closing": tally.is_closing,
-                "has_unseen": has_unseen,
-                "records_read": tally.read,
-                "records_staged": tally.staged,
-                "records_rejected": tally.rejected,
-                "max_delete_ratio": common.max_delete_ratio,
-                "allow_mass_delete": self._options.allow_mass_delete,
-                "key_fields": list(self._stream.key),
-                "known_fields": fields or None,
-                "cursor": tally.cursor,
-                "row_errors": tally.errors,
-                "started_at": self._started_at.isoformat(),
-            }
-        )
+        return {
+            "load_id": load_id,
+            "source": self._stream.source,
+            "stream": self._stream.name,
+            "kind": "increment" if is_increment else "full",
+            "is_trial": self._options.limit is not None,
+            "is_append": common.append,
+            "is_closing": tally.is_closing and not is_increment,
+            "has_unseen": self._live is not None,
+            "records_read": tally.read,
+            "records_staged": tally.staged,
+            "records_rejected": tally.rejected,
+            "max_delete_ratio": common.max_delete_ratio,
+            "allow_mass_delete": self._options.allow_mass_delete,
+            "key_fields": list(self._stream.key),
+            "known_fields": fields or None,
+            "cursor": tally.cursor,
+            "row_errors": tally.errors,
+            "started_at": self._started_at.isoformat(),
+        }
 
     def _copy(self, statement: sql.Composed, pages: Iterator[Page], load_id: int | None) -> None:
         with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
@@ -326,24 +328,16 @@ class _Load:
                     copy.write(b"\0\x01\0\0\0\x06" + address)
                 copy.write(_COPY_TAIL)
 
-    def _settle_seen_twice(self, live: LiveRecords) -> None:
-        """Where a key came both unchanged and changed, the later of the two wins."""
-        names = (self._stream.source, self._stream.name)
+    def _settle(self, live: LiveRecords, seen_twice: list[dict[str, Any]]) -> list[str]:
+        """Where a key came both unchanged and changed, the later wins; return the keys that stay as they are live."""
         overruled = []
-        for row in db.call(self._connection, "staged_beside_seen", *names):
+        for row in seen_twice:
             seen = live.seen_at(row["_hash"].bytes)
-            key = row["_key"].encode()
-            self._tally.reject(
-                self._stream,
-                min(seen, row["_ordinal"]),
-                b"",
-                BadRecordError("duplicate key: a later record of this load wins", key),
-                "warning",
-            )
+            error = BadRecordError("duplicate key: a later record of this load wins", row["_key"].encode())
+            self._tally.reject(self._stream, min(seen, row["_ordinal"]), b"", error, "warning")
             if seen > row["_ordinal"]:
                 overruled.append(row["_key"])
-        if overruled:
-            self._tally.staged -= db.call_value(self._connection, "drop_staged", *names, overruled)
+        return overruled
 
 
 def _checked_append(check: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:

@@ -220,9 +220,7 @@ class _Run:
         try:
             control.withdraw_candidates(self._connection, self._claimed[0])
             control.log(self._connection, "error", "sync_fail", message=message)
-            control.finish_run(
-                self._connection, "failed", {"message": message, "hint": hint, "exit_code": exit_code}
-            )
+            control.finish_run(self._connection, "failed", {"message": message, "hint": hint, "exit_code": exit_code})
         except SynclineError:
             if isinstance(error, SynclineError):
                 raise error from None
@@ -243,7 +241,8 @@ class _Run:
             failed = threading.Event()
             with ThreadPoolExecutor(STREAMS_AT_ONCE, thread_name_prefix="load") as pool:
                 futures = [
-                    pool.submit(self._load_one, source, stream, connectors[source.name], failed) for source, stream in work
+                    pool.submit(self._load_one, source, stream, connectors[source.name], failed)
+                    for source, stream in work
                 ]
                 for future in as_completed(futures):
                     error = future.exception()
@@ -255,7 +254,9 @@ class _Run:
             raise errors[0]
 
     def _wants(self, stream: Stream) -> bool:
-        return not self._options.streams or stream.name in self._options.streams or stream.label in self._options.streams
+        return (
+            not self._options.streams or stream.name in self._options.streams or stream.label in self._options.streams
+        )
 
     def _load_one(self, source: Source, stream: Stream, connector: Connector, failed: threading.Event) -> None:
         if failed.is_set():
@@ -326,7 +327,9 @@ class _Run:
         failures = check.find_failures(self._connection, nodes, {entity.name: entity.schema for entity in entities})
         for failure in failures:
             level = "error" if failure.is_error else "warning"
-            control.log(self._connection, level, "check_failed", test=failure.test, entity=failure.entity, rows=failure.count)
+            control.log(
+                self._connection, level, "check_failed", test=failure.test, entity=failure.entity, rows=failure.count
+            )
             if not failure.is_error:
                 self._watcher.note(f"warning: {failure}")
         check.refuse_failures(failures)
@@ -340,7 +343,9 @@ class _Run:
     def _publish(self, names: list[str], models: Models) -> None:
         held = control.publishable(self._connection, names, is_held=True)
         if held:
-            self._watcher.note(f"held after a rollback, not published: {', '.join(held)} (`syncline publish` lifts the hold)")
+            self._watcher.note(
+                f"held after a rollback, not published: {', '.join(held)} (`syncline publish` lifts the hold)"
+            )
         builds = control.publishable(self._connection, names, is_held=False)
         if not builds:
             return

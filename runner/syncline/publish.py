@@ -16,7 +16,9 @@ PATIENCE = 60.0
 T = TypeVar("T")
 
 
-def publish(connection: db.Connection, builds: list[int], *, lifts_holds: bool = False, patience: float = PATIENCE) -> int:
+def publish(
+    connection: db.Connection, builds: list[int], *, lifts_holds: bool = False, patience: float = PATIENCE
+) -> int:
     """Point the current views of the builds' entities at them, all or none; return the publication's number.
 
     One transaction, tried with jitter for `patience` seconds. Raises RefusedError where a build is not what was

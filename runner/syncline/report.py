@@ -73,7 +73,9 @@ class LiveWatcher:
         self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._live.stop()
 
     def waiting(self, blocking: list[int]) -> None:
@@ -115,7 +117,9 @@ class LiveWatcher:
 def describe_load(load: Mapping[str, Any]) -> str:
     parts = [f"{load['records_read']:,} read"]
     changed = [
-        f"{load[f'records_{name}']:,} {name}" for name in ("new", "changed", "gone", "rejected") if load[f"records_{name}"]
+        f"{load[f'records_{name}']:,} {name}"
+        for name in ("new", "changed", "gone", "rejected")
+        if load[f"records_{name}"]
     ]
     text = ", ".join(parts + (changed or ["nothing new"]))
     if load["kind"] == "full" and not load["is_closing"]:

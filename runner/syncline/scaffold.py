@@ -68,7 +68,9 @@ def create_project(folder: Path, example: str | None = None) -> list[Path]:
     Raises ConfigurationError where there is a project already or no such example.
     """
     if (folder / "dbt_project.yml").exists():
-        raise ConfigurationError(f"{folder} holds a project already", "Use `syncline init --upgrade` to renew its macros.")
+        raise ConfigurationError(
+            f"{folder} holds a project already", "Use `syncline init --upgrade` to renew its macros."
+        )
     if example is not None and example not in examples():
         raise ConfigurationError(f"there is no example named {example!r}", f"Examples: {', '.join(examples())}.")
     name = example or _project_name(folder)

@@ -265,10 +265,8 @@ begin
             );
         end if;
         execute format(
-            'create or replace view %I.%I as
-            select revision._key, parsed.payload, revision._ordinal
-            from (%s) as revision
-            cross join lateral (select revision.payload::jsonb as payload offset 0) as parsed',
+            'create view %I.%I as
+            select _key, unnest(array[payload::jsonb]) as payload, _ordinal from (%s) as revision',
             syncline.stream_schema(p_entity, v_stream.place), v_stream.stream, v_revisions
         );
     end loop;
@@ -287,7 +285,7 @@ begin
         select * from rows from (jsonb_to_recordset(p_streams) as (source text, stream text)) with ordinality as s (source, stream, place)
     loop
         execute format(
-            'create table %I.%I (_key text, payload jsonb, _ordinal bigint)',
+            'create table %I.%I (_key text collate "C", payload jsonb, _ordinal bigint)',
             syncline.stream_schema(p_entity, v_stream.place), v_stream.stream
         );
     end loop;
@@ -325,7 +323,7 @@ begin
     perform syncline.open_stubs(p_entity, p_streams);
     execute format('create view %s as %s', v_view, p_sql);
     v_columns := syncline.table_columns(v_view::regclass);
-    if not v_columns @> '[{"name": "_key", "type": "text"}]' then
+    if not jsonb_path_exists(v_columns, '$[*] ? (@.name == "_key" && @.type starts with "text")') then
         raise exception using
             errcode = 'SY207',
             message = format('%s has no column _key of type text', p_entity),
@@ -372,7 +370,11 @@ declare
 begin
     execute 'explain (verbose, format json) ' || p_sql into v_plan;
     v_plan := v_plan -> 0 -> 'Plan';
-    v_reason := syncline.reason_not_row_local(v_plan, '^syncline[0-9]+_' || p_entity || '$');
+    select format('it reads %s.%s beside its stream', scan ->> 'Schema', scan ->> 'Relation Name') into v_reason
+    from jsonb_path_query(v_plan, 'strict $.** ? (exists (@."Relation Name"))') as scan
+    where scan ->> 'Schema' !~ ('^syncline[0-9]+_' || p_entity || '$')
+    limit 1;
+    v_reason := coalesce(v_reason, syncline.reason_not_row_local(v_plan));
     if v_reason is null and syncline.count_scans(v_plan) <> 1 then
         v_reason := 'it does not read exactly one stream, once';
     end if;
@@ -395,7 +397,7 @@ as $$
 $$;
 comment on function syncline.count_scans(jsonb) is 'How many scans of tables a plan holds.';
 
-create or replace function syncline.reason_not_row_local(p_plan jsonb, p_stream_schemas text) returns text
+create or replace function syncline.reason_not_row_local(p_plan jsonb) returns text
 language plpgsql stable
 as $$
 declare
@@ -408,9 +410,6 @@ begin
     -- What reads no table may do as it likes: it works within one record.
     if syncline.count_scans(p_plan) = 0 then
         return null;
-    end if;
-    if p_plan ? 'Relation Name' and p_plan ->> 'Schema' !~ p_stream_schemas then
-        return format('it reads %s.%s beside its stream', p_plan ->> 'Schema', p_plan ->> 'Relation Name');
     end if;
     if v_node in ('Nested Loop', 'Hash Join', 'Merge Join') then
         v_left := syncline.count_scans(p_plan -> 'Plans' -> 0);
@@ -438,7 +437,7 @@ begin
         if v_child ->> 'Parent Relationship' = 'SubPlan' and syncline.count_scans(v_child) > 0 then
             return 'it reads a stream in a subquery';
         end if;
-        v_reason := syncline.reason_not_row_local(v_child, p_stream_schemas);
+        v_reason := syncline.reason_not_row_local(v_child);
         if v_reason is not null then
             return v_reason;
         end if;
@@ -446,7 +445,7 @@ begin
     return null;
 end
 $$;
-comment on function syncline.reason_not_row_local(jsonb, text) is
+comment on function syncline.reason_not_row_local(jsonb) is
 'Why a plan does more than read records one by one and unnest them; null where it does not.';
 
 create or replace function syncline.find_changed(
@@ -500,7 +499,7 @@ begin
     select string_agg(quote_ident(name), ', ' order by name) into v_hash
     from jsonb_to_recordset(p_build.columns) as c (name text);
     v_hash := format('md5(record_send(row(%s)))', v_hash);
-    execute format('create unlogged table %s.rows as %s', v_work, p_sql);
+    perform syncline.write_typed(p_build.entity, format('create unlogged table %s.rows as %s', v_work, p_sql), p_is_all);
     execute format('create unlogged table %s.kept (_key text primary key, is_rejected boolean not null)', v_work);
     execute format(
         'insert into %s.kept select distinct _key, true from syncline.row_errors where build_id = $1 and severity = ''error''',
@@ -549,6 +548,39 @@ $$;
 comment on function syncline.find_differing(syncline.builds, syncline.builds, text, text, jsonb, boolean) is
 'Fills `rows`, `kept` and `differing`: the keys whose rows come out otherwise than in the active version.';
 
+create or replace function syncline.write_typed(p_entity text, p_statement text, p_is_all boolean) returns bigint
+language plpgsql
+as $$
+declare
+    v_count bigint;
+    v_is_parallel text := current_setting('max_parallel_workers_per_gather');
+begin
+    -- A row error is a row, and a parallel plan cannot write one. So the first try takes every value to fit and
+    -- stops at the first that does not; an entity that has errors is not tried so.
+    if p_is_all and not exists (select 1 from syncline.row_errors where entity = p_entity and closed_at is null) then
+        begin
+            perform
+                set_config('syncline.rejects', 'raise', true),
+                set_config('parallel_setup_cost', '0', true),
+                set_config('parallel_tuple_cost', '0', true);
+            execute p_statement;
+            get diagnostics v_count = row_count;
+            perform set_config('syncline.rejects', 'record', true);
+            return v_count;
+        exception when sqlstate 'SY000' then
+            null;
+        end;
+    end if;
+    perform set_config('syncline.rejects', 'record', true), set_config('max_parallel_workers_per_gather', '0', true);
+    execute p_statement;
+    get diagnostics v_count = row_count;
+    perform set_config('max_parallel_workers_per_gather', v_is_parallel, true);
+    return v_count;
+end
+$$;
+comment on function syncline.write_typed(text, text, boolean) is
+'Runs a statement that types records, in parallel where no value is bad; returns the number of rows.';
+
 create or replace function syncline.carried_columns(p_columns jsonb, p_base_columns jsonb) returns text
 language sql stable
 as $$
@@ -559,7 +591,7 @@ as $$
             else format(
                 'case when active.%1$I is null or syncline.is_valid(active.%1$I::text, %2$L) then active.%1$I::text::%2$s
                 else syncline.reject(active._key, null, %1$L, %2$L, active.%1$I::text, false)::%2$s end as %1$I',
-                new.name, new.type
+                new.name, split_part(new.type, ' collate ', 1)
             )
         end, ', ' order by new.place
     )
@@ -758,8 +790,7 @@ begin
     perform syncline.open_substitutes(p_build.entity, p_spec -> 'streams', p_build.loads, true);
     perform syncline.open_placeholder(p_build, p_schema);
     perform syncline.drop_version(p_build.entity, p_schema, p_build.version);
-    execute format('create table %s as %s', v_table, p_sql);
-    get diagnostics v_build.rows_total = row_count;
+    v_build.rows_total := syncline.write_typed(p_build.entity, format('create table %s as %s', v_table, p_sql), true);
     execute format('create unlogged table %s.kept (_key text primary key, is_rejected boolean not null)', v_work);
     execute format('create unlogged table %s.differing (_key text not null)', v_work);
     execute format('create view %s.rows as select * from %s', v_work, v_table);

@@ -110,30 +110,23 @@ $$;
 comment on function syncline.finish_first_load(bigint, jsonb) is
 'Indexes what the first load copied in, drops duplicates (the last wins) and saves the load.';
 
-create or replace function syncline.merge_load(p_facts jsonb, p_kept_keys text []) returns syncline.loads
+create or replace function syncline.compare_load(p_facts jsonb) returns table (_key text, _ordinal bigint, _hash uuid)
 language plpgsql
 as $$
 declare
     v_source text := p_facts ->> 'source';
     v_stream text := p_facts ->> 'stream';
-    v_schema text := 'raw_' || v_source;
-    v_live text := format('%I.%I', v_schema, v_stream || '_json');
-    v_staged text := format('%I.%I', v_schema, v_stream || '_staged');
-    v_is_full boolean := p_facts ->> 'kind' = 'full';
+    v_live text := format('%I.%I', 'raw_' || v_source, v_stream || '_json');
+    v_staged text := format('%I.%I', 'raw_' || v_source, v_stream || '_staged');
     v_is_append boolean := (p_facts ->> 'is_append')::boolean;
-    v_is_closing boolean := v_is_full and (p_facts ->> 'is_closing')::boolean and not v_is_append;
+    v_is_whole boolean := (p_facts ->> 'is_closing')::boolean and not v_is_append and not (p_facts ->> 'has_unseen')::boolean;
     v_before bigint;
     v_count bigint;
-    v_load_id bigint;
-    v_duplicates bigint := 0;
-    v_new bigint;
-    v_changed bigint;
-    v_gone bigint;
 begin
     perform syncline.hold_run();
-    perform set_config('work_mem', '64MB', true);
+    perform set_config('work_mem', '64MB', true), set_config('random_page_cost', '1.1', true);
     select live_records into v_before from syncline.streams where source = v_source and stream = v_stream;
-    if v_is_full and (p_facts ->> 'records_read')::bigint = 0 and v_before > 0
+    if p_facts ->> 'kind' = 'full' and (p_facts ->> 'records_read')::bigint = 0 and v_before > 0
         and not (p_facts ->> 'allow_mass_delete')::boolean then
         raise exception using
             errcode = 'SY301',
@@ -147,59 +140,83 @@ begin
             message = format('%s.%s: %s records were staged and %s are there', v_source, v_stream, p_facts ->> 'records_staged', v_count),
             hint = 'The database was restarted in the middle of the load: run again.';
     end if;
-    v_load_id := syncline.next_load();
     if v_is_append then
-        execute format('update %s set _key = $1 || ''-'' || _ordinal', v_staged) using v_load_id;
-    else
-        execute format(
-            'with last_of_each as (
-                select _key, max(_ordinal) as _ordinal from %1$s group by _key having count(*) > 1
-            ),
-            dropped as (
-                delete from %1$s as staged
-                using last_of_each
-                where staged._key = last_of_each._key and staged._ordinal < last_of_each._ordinal
-                returning staged._key, staged._ordinal
-            )
-            insert into syncline.row_errors (run_id, load_id, source, stream, _key, row_number, message, severity)
-            select syncline.session_run(), $1, $2, $3, _key, _ordinal, ''duplicate key: a later record of this load wins'', ''warning''
-            from dropped',
-            v_staged
-        ) using v_load_id, v_source, v_stream;
-        get diagnostics v_duplicates = row_count;
+        execute format('update %s set _key = $1 || ''-'' || _ordinal', v_staged) using p_facts ->> 'load_id';
     end if;
-    -- `unseen`: live revisions that this load does not confirm. On the small side the loader has found them already.
-    if not (p_facts ->> 'has_unseen')::boolean then
-        execute 'create temporary table unseen (_tid tid not null) on commit drop';
-        if v_is_closing then
-            execute format(
-                'insert into unseen
-                select live.ctid from %s as live
-                where live._gone_load is null and not exists (select 1 from %s as staged where staged._key = live._key)',
-                v_live, v_staged
-            );
+    execute format('analyze %s', v_staged);
+    execute format(
+        'with last_of_each as (
+            select _key, max(_ordinal) as _ordinal from %1$s group by _key having count(*) > 1
+        ),
+        dropped as (
+            delete from %1$s as staged
+            using last_of_each
+            where staged._key = last_of_each._key and staged._ordinal < last_of_each._ordinal
+            returning staged._key, staged._ordinal
+        )
+        insert into syncline.row_errors (run_id, load_id, source, stream, _key, row_number, message, severity)
+        select syncline.session_run(), $1, $2, $3, _key, _ordinal, ''duplicate key: a later record of this load wins'', ''warning''
+        from dropped',
+        v_staged
+    ) using (p_facts ->> 'load_id')::bigint, v_source, v_stream;
+    -- Where staged and live disagree: _ordinal of what is new, _tid of what it takes the place of.
+    execute format(
+        'create temporary table difference on commit drop as
+        select staged._ordinal, staged._key, staged._hash is null as is_tombstone, live.ctid as _tid, live._hash
+        from %s as staged
+        %s join (select ctid, _key, _hash from %s where _gone_load is null) as live on live._key = staged._key
+        where staged._hash is distinct from live._hash',
+        v_staged, case when v_is_whole then 'full' else 'left' end, v_live
+    );
+    if (p_facts ->> 'has_unseen')::boolean then
+        return query
+        select d._key, d._ordinal, d._hash
+        from difference as d
+        where d._tid is not null and not exists (select 1 from unseen where unseen._tid = d._tid);
+        if (p_facts ->> 'is_closing')::boolean then
+            insert into difference (_tid)
+            select unseen._tid
+            from unseen
+            where not exists (select 1 from difference as d where d._tid = unseen._tid);
         end if;
     end if;
-    execute format(
-        'insert into unseen
-        select live.ctid from %s as live
-        inner join %s as staged on staged._key = live._key and staged._hash is distinct from live._hash
-        where live._gone_load is null and not exists (
-            select 1 from unseen where unseen._tid = live.ctid
-        )',
-        v_live, v_staged
-    );
-    execute format(
-        'create temporary table closing on commit drop as
-        select unseen._tid, staged._key is not null and staged._hash is not null as is_changed
-        from unseen
-        inner join %s as live on live.ctid = unseen._tid and live._gone_load is null
-        left join %s as staged on staged._key = live._key
-        where staged._hash is distinct from live._hash
-            and (staged._key is not null or ($1 and live._key <> all($2)))',
-        v_live, v_staged
-    ) using v_is_closing, p_kept_keys;
-    select count(*) filter (where is_changed), count(*) filter (where not is_changed) into v_changed, v_gone from closing;
+end
+$$;
+comment on function syncline.compare_load(jsonb) is
+'Compares what is staged with what is live, for merge_load in the same transaction; raises SY301 for an empty full load. Returns staged records whose live revision came in the same load too: duplicates that the loader has to settle.';
+
+create or replace function syncline.merge_load(p_facts jsonb, p_kept_keys text [], p_overruled_keys text []) returns syncline.loads
+language plpgsql
+as $$
+declare
+    v_source text := p_facts ->> 'source';
+    v_stream text := p_facts ->> 'stream';
+    v_live text := format('%I.%I', 'raw_' || v_source, v_stream || '_json');
+    v_staged text := format('%I.%I', 'raw_' || v_source, v_stream || '_staged');
+    v_is_full boolean := p_facts ->> 'kind' = 'full';
+    v_load_id bigint := p_facts ->> 'load_id';
+    v_before bigint;
+    v_count bigint;
+    v_duplicates bigint;
+    v_new bigint;
+    v_changed bigint;
+    v_gone bigint;
+begin
+    select live_records into v_before from syncline.streams where source = v_source and stream = v_stream;
+    select count(*) into v_duplicates from syncline.row_errors where load_id = v_load_id;
+    delete from difference where _key = any(p_overruled_keys);
+    if cardinality(p_kept_keys) > 0 then
+        execute format(
+            'delete from difference as d using %s as live
+            where live.ctid = d._tid and d._ordinal is null and live._key = any($1)', v_live
+        ) using p_kept_keys;
+    end if;
+    select
+        count(*) filter (where _tid is null and not is_tombstone),
+        count(*) filter (where _tid is not null and not is_tombstone),
+        count(*) filter (where _tid is not null and coalesce(is_tombstone, true))
+    into v_new, v_changed, v_gone
+    from difference;
     if v_is_full and v_gone > 10 and v_gone > v_before * (p_facts ->> 'max_delete_ratio')::numeric
         and not (p_facts ->> 'allow_mass_delete')::boolean then
         raise exception using
@@ -210,8 +227,9 @@ begin
                 p_facts ->> 'max_delete_ratio'
             );
     end if;
-    execute format('update %s as live set _gone_load = $1 from closing where live.ctid = closing._tid', v_live)
-    using v_load_id;
+    execute format(
+        'update %s as live set _gone_load = $1 from difference as d where live.ctid = d._tid and live._gone_load is null', v_live
+    ) using v_load_id;
     get diagnostics v_count = row_count;
     if v_count <> v_changed + v_gone then
         raise exception using
@@ -220,21 +238,16 @@ begin
             hint = 'Run again.';
     end if;
     execute format(
-        'insert into %1$s (_key, _hash, _first_load, _ordinal, payload)
+        'insert into %s (_key, _hash, _first_load, _ordinal, payload)
         select staged._key, staged._hash, $1, staged._ordinal, staged.payload
-        from %2$s as staged
-        where staged._hash is not null
-            and not exists (
-                select 1 from %1$s as live
-                where live._key = staged._key and live._gone_load is null and live._hash = staged._hash
-            )',
+        from %s as staged
+        where staged._ordinal in (select d._ordinal from difference as d where not d.is_tombstone)',
         v_live, v_staged
     ) using v_load_id;
-    get diagnostics v_count = row_count;
-    v_new := v_count - v_changed;
-    update syncline.row_errors set closed_at = clock_timestamp()
-    where source = v_source and stream = v_stream and closed_at is null and load_id < v_load_id and v_is_full;
-    if not v_is_full then
+    if v_is_full then
+        update syncline.row_errors set closed_at = clock_timestamp()
+        where source = v_source and stream = v_stream and closed_at is null and load_id < v_load_id;
+    else
         execute format(
             'update syncline.row_errors as old set closed_at = clock_timestamp()
             from %s as staged
@@ -254,38 +267,8 @@ begin
     );
 end
 $$;
-comment on function syncline.merge_load(jsonb, text []) is
-'Closes and opens revisions from what is staged, in the caller''s transaction; raises SY301 where a full load lacks too much. `p_kept_keys` are not closed though they did not come.';
-
-create or replace function syncline.staged_beside_seen(p_source text, p_stream text)
-returns table (_key text, _ordinal bigint, _hash uuid)
-language plpgsql
-as $$
-begin
-    return query execute format(
-        'select staged._key, staged._ordinal, live._hash
-        from %I.%I as staged
-        inner join %I.%I as live on live._key = staged._key and live._gone_load is null
-        where not exists (select 1 from unseen where unseen._tid = live.ctid)',
-        'raw_' || p_source, p_stream || '_staged', 'raw_' || p_source, p_stream || '_json'
-    );
-end
-$$;
-comment on function syncline.staged_beside_seen(text, text) is
-'Staged records whose live revision came in the same load too: duplicate keys that the loader has to settle.';
-
-create or replace function syncline.drop_staged(p_source text, p_stream text, p_keys text []) returns bigint
-language plpgsql
-as $$
-declare
-    v_count bigint;
-begin
-    execute format('delete from %I.%I where _key = any($1)', 'raw_' || p_source, p_stream || '_staged') using p_keys;
-    get diagnostics v_count = row_count;
-    return v_count;
-end
-$$;
-comment on function syncline.drop_staged(text, text, text []) is 'Takes keys out of what is staged; returns the number of records.';
+comment on function syncline.merge_load(jsonb, text [], text []) is
+'Closes and opens revisions by what compare_load found, in the same transaction; raises SY301 where a full load lacks too much. `p_kept_keys` are not closed though they did not come; `p_overruled_keys` stay as they are live.';
 
 create or replace function syncline.save_load(p_load_id bigint, p_facts jsonb) returns syncline.loads
 language plpgsql

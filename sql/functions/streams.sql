@@ -10,7 +10,7 @@ begin
     execute format('create schema if not exists %I', v_schema);
     execute format(
         'create table if not exists %I.%I (
-            _key text not null,
+            _key text collate "C" not null,
             _hash uuid not null,
             _first_load bigint not null,
             _gone_load bigint,
@@ -19,17 +19,21 @@ begin
         )', v_schema, v_table
     );
     execute format(
-        'create unlogged table if not exists %I.%I (_ordinal bigint not null, _key text not null, _hash uuid, payload json)',
+        'create unlogged table if not exists %I.%I (
+            _ordinal bigint not null,
+            _key text collate "C" not null,
+            _hash uuid,
+            payload json
+        )',
         v_schema, p_stream || '_staged'
     );
     perform syncline.index_stream(p_source, p_stream);
     if to_regclass(format('%I.%I', v_schema, p_stream)) is null then
+        -- A set-returning function in the select list is a fence: the payload is parsed once however often it is
+        -- read, while conditions on _key still reach the index and parallel plans stay possible.
         execute format(
             'create view %I.%I as
-            select revision._key, parsed.payload, revision._ordinal
-            from %I.%I as revision
-            cross join lateral (select revision.payload::jsonb as payload offset 0) as parsed
-            where revision._gone_load is null',
+            select _key, unnest(array[payload::jsonb]) as payload, _ordinal from %I.%I where _gone_load is null',
             v_schema, p_stream, v_schema, v_table
         );
         execute format('comment on view %I.%I is %L', v_schema, p_stream, 'The live records of ' || p_source || '.' || p_stream || '.');

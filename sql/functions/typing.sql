@@ -80,12 +80,16 @@ comment on function syncline.add_row_error(text, bigint, text, text, text, text)
 'Records a row error of the build at hand, once.';
 
 -- Declared stable so that Postgres still merges subqueries and CTEs around it; its one effect is idempotent.
+-- Declared parallel safe because it either raises or runs where syncline.write_typed has turned parallel plans off.
 create or replace function syncline.reject(
     p_key text, p_row_number bigint, p_path text, p_type text, p_value text, p_is_required boolean
 ) returns text
-language plpgsql stable parallel unsafe
+language plpgsql stable parallel safe
 as $$
 begin
+    if current_setting('syncline.rejects', true) = 'raise' then
+        raise exception using errcode = 'SY000', message = 'a value does not fit';
+    end if;
     if coalesce(current_setting('syncline.build_id', true), '') <> '' then
         perform syncline.add_row_error(
             p_key,

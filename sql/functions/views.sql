@@ -5,14 +5,19 @@ language sql stable
 as $$
     select coalesce(
         jsonb_agg(
-            jsonb_build_object('name', attname, 'type', format_type(atttypid, atttypmod)) order by attnum
+            jsonb_build_object(
+                'name', att.attname,
+                'type', format_type(att.atttypid, att.atttypmod)
+                || case when att.attcollation <> typ.typcollation then ' collate ' || att.attcollation::regcollation else '' end
+            ) order by att.attnum
         ),
         '[]'
     )
-    from pg_catalog.pg_attribute
-    where attrelid = p_table and attnum > 0 and not attisdropped
+    from pg_catalog.pg_attribute as att
+    inner join pg_catalog.pg_type as typ on att.atttypid = typ.oid
+    where att.attrelid = p_table and att.attnum > 0 and not att.attisdropped
 $$;
-comment on function syncline.table_columns(regclass) is 'The columns of a table or view, in order: name and type.';
+comment on function syncline.table_columns(regclass) is 'The columns of a table or view, in order: name and type, with its collation where that is not the type''s own.';
 
 create or replace function syncline.same_columns(p_one jsonb, p_other jsonb) returns boolean
 language sql immutable

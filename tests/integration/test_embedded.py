@@ -78,9 +78,10 @@ def kill(project: Path) -> int:
 
 
 def has_program(pid: int) -> bool:
+    # Only a zombie has closed its sockets: the command line is gone a moment before.
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""  # a zombie has none
-    except FileNotFoundError:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 

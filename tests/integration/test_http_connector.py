@@ -236,7 +236,7 @@ def test_settings_show_no_secret() -> None:
         {"base_url": "file:///etc/passwd"},
         {"base_url": "https://x/v1?key=1"},
         {"base_url": "https://x", "auth": {"type": "bearer", "token": "x", "tokn": "y"}},
-        {"base_url": "https://x", "paginator": {"type": "page_number", "page_size": 3}},
+        {"base_url": "https://x", "paginator": {"type": "page_number", "base_page": 1, "page_size": 3}},
         {"base_url": "https://x", "retries": 0},
     ],
 )
@@ -326,16 +326,18 @@ def paged(total: int, size: int = 2) -> Answer:
 def test_page_number(api: Api, total: int) -> None:
     """Pages are read up to the first empty one, or to the number of pages where that is told."""
     api.answer = paged(total)
-    assert ids(api.read({"paginator": {"type": "page_number"}})) == list(range(1, total + 1))
+    assert ids(api.read({"paginator": {"type": "page_number", "base_page": 1}})) == list(range(1, total + 1))
     api.requests.clear()
-    assert ids(api.read(paginator={"type": "page_number", "total_path": "pages"})) == list(range(1, total + 1))
+    assert ids(api.read(paginator={"type": "page_number", "base_page": 1, "total_path": "pages"})) == list(
+        range(1, total + 1)
+    )
     assert len(api.requests) == max(-(-total // 2), 1)
 
 
 def test_page_number_stays_below_the_maximum(api: Api) -> None:
     """`maximum_page` ends the load there, as in dlt."""
     api.answer = paged(10)
-    assert ids(api.read({"paginator": {"type": "page_number", "maximum_page": 3}})) == [1, 2, 3, 4]
+    assert ids(api.read({"paginator": {"type": "page_number", "base_page": 1, "maximum_page": 3}})) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("empty", [2, 3])
@@ -344,14 +346,17 @@ def test_page_number_with_an_empty_page(api: Api, empty: int) -> None:
     api.answer = lambda request: (
         Reply({"pages": 3, "data": []}) if request.query["page"] == str(empty) else paged(6)(request)
     )
-    error = api.fail({"paginator": {"type": "page_number", "total_path": "pages"}})
+    error = api.fail({"paginator": {"type": "page_number", "base_page": 1, "total_path": "pages"}})
     assert f"page {empty} is empty, and there should be 3 pages" in error.message
 
 
 def test_total_that_is_missing(api: Api) -> None:
     """A total_path that leads nowhere is an error, not an end."""
     api.answer = paged(6)
-    assert "leads to no number" in api.fail({"paginator": {"type": "page_number", "total_path": "meta.pages"}}).message
+    assert (
+        "leads to no number"
+        in api.fail({"paginator": {"type": "page_number", "base_page": 1, "total_path": "meta.pages"}}).message
+    )
 
 
 def sliced(total: int, cap: int = 100, told: int | None = None) -> Answer:
@@ -428,7 +433,7 @@ def test_single_page_is_the_default(api: Api) -> None:
     api.read()
     assert len(api.requests) == 1
     api.answer = lambda request: Reply(rows(1, 1))
-    api.read({"paginator": {"type": "single_page"}}, paginator={"type": "page_number"})
+    api.read({"paginator": {"type": "single_page"}}, paginator={"type": "page_number", "base_page": 1})
     assert len(api.requests) == 2
 
 
@@ -437,7 +442,7 @@ def test_single_page_is_the_default(api: Api) -> None:
 
 @pytest.mark.parametrize(
     "paginator",
-    [{"type": "page_number"}, {"type": "offset", "limit": 2}],
+    [{"type": "page_number", "base_page": 1}, {"type": "offset", "limit": 2}],
     ids=["page_number", "offset"],
 )
 def test_page_that_comes_again(api: Api, paginator: dict[str, Any]) -> None:
@@ -485,7 +490,13 @@ def test_busy_servers_are_asked_again(api: Api, status: int) -> None:
         return Reply(status=status) if is_first and request.query["page"] == "2" else paged(5)(request)
 
     api.answer = answer
-    assert ids(api.read({"paginator": {"type": "page_number", "total_path": "pages"}})) == [1, 2, 3, 4, 5]
+    assert ids(api.read({"paginator": {"type": "page_number", "base_page": 1, "total_path": "pages"}})) == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
     assert len(api.requests) == 4
 
 
@@ -627,7 +638,7 @@ def changes(*pages: list[Any]) -> Answer:
 
 
 def increment(api: Api, cursor: dict[str, Any] | None = None, **incremental: Any) -> list[dict[str, Any] | None]:
-    stream = {"paginator": {"type": "page_number"}, "incremental": {**INCREMENTAL, **incremental}}
+    stream = {"paginator": {"type": "page_number", "base_page": 1}, "incremental": {**INCREMENTAL, **incremental}}
     return [page.cursor for page in api.read_pages(stream, cursor)]
 
 
@@ -685,7 +696,7 @@ def test_streams_are_read_side_by_side(api: Api) -> None:
     """One connector serves the threads of all its streams."""
     api.answer = paged(40)
     connector = HttpConnector(HttpSource(base_url=f"{api.url}/v1"), Path())
-    shape = convert({"path": "talents", "paginator": {"type": "page_number"}}, HttpStream, "stream")
+    shape = convert({"path": "talents", "paginator": {"type": "page_number", "base_page": 1}}, HttpStream, "stream")
     found: list[list[int]] = []
 
     def work() -> None:

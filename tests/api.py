@@ -50,7 +50,11 @@ class Api:
             return Reply({"error": "not found"}, 404)
         records = self.records[path]
         raws = [
-            record if isinstance(record, bytes) else record.encode() if isinstance(record, str) else json.dumps(record).encode()
+            record
+            if isinstance(record, bytes)
+            else record.encode()
+            if isinstance(record, str)
+            else json.dumps(record).encode()
             for record in records[(page - 1) * self.page_size : page * self.page_size]
         ]
         pages = -(-len(records) // self.page_size)

@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 
 from syncline import db, pipeline
 from syncline.config import read_project
@@ -22,6 +23,7 @@ from syncline.errors import SynclineError
 from syncline.scaffold import create_project
 from tests.api import Api
 
+DRAIN = True
 TOKEN = "t0ken-that-must-not-show"
 
 SOURCES = """
@@ -114,6 +116,17 @@ def person(number: int, **changes: Any) -> dict[str, Any]:
     return made | {"born": "1990-01-31", "kind": "guest", "generation": 1} | changes
 
 
+def row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of people that the record gives."""
+    rest = {name: record[name] for name in ("name", "email", "age", "kind", "generation")}
+    return {"person_id": record["id"], **rest, "born": date.fromisoformat(record["born"])}
+
+
+def rows(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What people holds after a run that nothing disturbed: rows by key."""
+    return {str(record["id"]): row(record) for record in records}
+
+
 def people(count: int, **changes: Any) -> list[dict[str, Any]]:
     return [person(number, **changes) for number in range(1, count + 1)]
 
@@ -174,6 +187,9 @@ class Bench:
     def reset(self) -> None:
         """Bring back the project's files, an empty database and an API in good health with 50 people."""
         self.api.reset()
+        self.api.token = TOKEN
+        if self._engine is not None and self._engine.dbt._process.poll() is not None:
+            self._close_engine()
         self.api.records["people"] = people(50)
         files = {
             self.models / "sources.yml": SOURCES,
@@ -222,14 +238,19 @@ class Bench:
     def engine(self) -> pipeline.Engine:
         if self._engine is None:
             self._engine = pipeline.Engine(read_project(self.root), self.dsn)
+        if DRAIN and self._engine.dbt._has_pending_parse:
+            self._engine.dbt.parse()
         self._engine.project = read_project(self.root)
         return self._engine
 
     def close(self) -> None:
+        self._close_engine()
+        self.drop_database()
+
+    def _close_engine(self) -> None:
         if self._engine is not None:
             self._engine.dbt.close()
             self._engine = None
-        self.drop_database()
 
     def run(self, *sources: str, watcher: Watcher | None = None, **options: Any) -> dict[str, Any]:
         """Run and return the report; with no source named, the shop's."""
@@ -312,15 +333,20 @@ class Bench:
         with self.connect() as connection:
             return [dict(row) for row in db.call(connection, "list_errors", wanted.get("entity"), wanted.get("stream"))]
 
-    def state(self) -> dict[str, Any]:
-        """What readers see of people and of the raw records: equal before and after whatever changed nothing."""
-        revisions = "select _key, _hash, _first_load, _gone_load, payload::text from raw_shop.people_json order by 1, 3"
+    def state(self, entity: str = "people", stream: str = "shop.people") -> dict[str, Any]:
+        """What readers see of an entity and what is kept of its stream: the same again where nothing was changed."""
+        builds = "select current_version, current_build, next_build, held_at from syncline.entities where entity = %s"
         return {
-            "current": self.current(),
-            "revisions": self.query(revisions),
-            "publications": self.query("select * from syncline.publications"),
-            "build": self.query("select current_version, current_build from syncline.entities"),
+            "current": self.current(entity),
+            "next": self.next(entity),
+            "builds": self.query(builds, entity),
+            "publications": self.query("select * from syncline.publications order by 1"),
+            "revisions": self.revisions(stream),
         }
+
+    def revisions(self, stream: str = "shop.people") -> list[dict[str, Any]]:
+        columns = "_key, _hash, _first_load, _gone_load, payload::text"
+        return self.query(f"select {columns} from raw_{stream}_json order by _key, _first_load")
 
     def verify(self, entity: str = "people") -> None:
         """Assert that delta is right and that next shows what current does, where no candidate waits."""
@@ -364,6 +390,8 @@ class Bench:
             seconds,
         )
 
-    @property
-    def database(self) -> str:
-        return str(conninfo_to_dict(self.dsn)["dbname"])
+    def terminate(self, condition: str = "true") -> int:
+        """End the sessions on the database that meet the condition, all but this one; return how many."""
+        ended = "select pg_terminate_backend(pid) as ended from pg_stat_activity"
+        where = f"datname = current_database() and pid <> pg_backend_pid() and {condition}"
+        return len(self.query(f"{ended} where {where}"))

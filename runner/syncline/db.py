@@ -97,7 +97,7 @@ def translate(error: psycopg.Error) -> SynclineError:
     message = (error.diag.message_primary or "").strip()
     if state is None:
         return DatabaseError(
-            f"the database does not answer: {str(error).strip().splitlines()[0] if str(error) else type(error).__name__}",
+            f"the database does not answer: {next(iter(str(error).strip().splitlines()), type(error).__name__)}",
             "Check that it runs and that DATABASE_URL is right: `syncline doctor`.",
         )
     if state.startswith("SY"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from syncline import db
 from syncline.config import Project
@@ -30,8 +31,8 @@ class Finding:
 def examine(project: Project, open_database: Callable[[], str]) -> Iterator[Finding]:
     """Yield a finding for each thing that a run needs; `open_database` gives the connection string."""
     for source in project.sources.values():
-        yield _try(f"settings of source {source.name}", lambda source=source: check_settings(source))
-        yield _try(f"variables of source {source.name}", lambda source=source: _resolve(project, source.name))
+        yield _try(f"settings of source {source.name}", partial(check_settings, source))
+        yield _try(f"variables of source {source.name}", partial(_resolve, project, source.name))
     if not project.sources:
         yield Finding("sources", False, "the project declares none", "Write one: docs/quickstart.md.")
     missing = [name for name in ("profiles.yml",) if not (project.root / name).exists()]
@@ -99,7 +100,7 @@ def _resolve(project: Project, name: str) -> None:
         check_stream(stream)
 
 
-def _try(what: str, action: Callable[[], None]) -> Finding:
+def _try(what: str, action: Callable[[], object]) -> Finding:
     try:
         action()
     except SynclineError as error:

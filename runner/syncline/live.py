@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from psycopg import sql
 
@@ -45,7 +45,7 @@ class LiveRecords:
     def __len__(self) -> int:
         return len(self._seen)
 
-    def _read(self, copy: Iterator[bytes | memoryview]) -> None:
+    def _read(self, copy: Iterable[bytes | bytearray | memoryview]) -> None:
         at = _HEADER
         for row in copy:
             if len(row) > at + _CONTENT_AT:

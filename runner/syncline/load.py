@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -178,8 +178,8 @@ class _Load:
                 if self._live is not None:
                     self._send_unseen(self._live)
                 load_id = db.call_value(self._connection, "next_load")
-                facts = self._facts(is_increment, load_id)
-                seen_twice = db.call(self._connection, "compare_load", json.dumps(facts))
+                facts = json.dumps(self._facts(is_increment, load_id))
+                seen_twice = db.call(self._connection, "compare_load", facts)
                 overruled = self._settle(self._live, seen_twice) if self._live is not None else []
                 facts = json.dumps(self._facts(is_increment, load_id))
                 return db.call(self._connection, "merge_load", facts, self._tally.kept_keys, overruled)[0]
@@ -230,6 +230,7 @@ class _Load:
         """Yield a binary COPY row for each record of the page that is to be sent."""
         first = self._tally.read + 1
         self._tally.read += len(page.records)
+        records: Sequence[tuple[int, bytes, bytes | None]]
         if page.unreadable:
             records = list(self._readable(page, first))
         elif self._live is not None:
@@ -363,7 +364,7 @@ def guard_error_ratio(stream: Stream, load: dict[str, Any], max_ratio: float = 0
     if rejected > 10 and rejected > read * max_ratio:
         raise RefusedError(
             f"{rejected} of the {read} records of {stream.label} were rejected",
-            f"That is more than max_error_ratio ({max_ratio}) allows; nothing was published. Look at `syncline errors`.",
+            f"That is more than max_error_ratio ({max_ratio}) allows; nothing was published: see `syncline errors`.",
         )
 
 

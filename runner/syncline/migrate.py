@@ -138,7 +138,7 @@ def _create_streams(connection: db.Connection, project: Project, applied: Applie
 
 def _execute_file(connection: db.Connection, file: Path) -> None:
     try:
-        connection.execute(sql.SQL(file.read_text(encoding="utf-8")))  # type: ignore[arg-type]
+        connection.execute(sql.SQL(file.read_text(encoding="utf-8")))
     except psycopg.errors.DuplicateTable as error:
         raise ConfigurationError(
             f"{file.name}: {error.diag.message_primary}",

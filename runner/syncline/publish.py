@@ -24,7 +24,12 @@ def publish(
     One transaction, tried with jitter for `patience` seconds. Raises RefusedError where a build is not what was
     checked any more, RunError naming who is in the way where the locks cannot be had.
     """
-    return _try_until_locked(connection, lambda: db.call_value(connection, "publish", builds, lifts_holds), patience)
+
+    def swap() -> int:
+        publication: int = db.call_value(connection, "publish", builds, lifts_holds)
+        return publication
+
+    return _try_until_locked(connection, swap, patience)
 
 
 def publish_checked(connection: db.Connection, entities: list[str] | None) -> dict[str, int]:

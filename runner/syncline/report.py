@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -168,7 +168,7 @@ def _next_step(report: Mapping[str, Any]) -> str:
     return "`syncline status` shows what there is"
 
 
-def rows_table(rows: list[Mapping[str, Any]], columns: Mapping[str, str]) -> Table:
+def rows_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Table:
     """Return rows as a table; `columns` maps their fields to headings."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in columns.values():

@@ -64,6 +64,8 @@ begin
     set local client_min_messages = warning;
     set local work_mem = '64MB';
     set local maintenance_work_mem = '256MB';
+    -- Keys are looked up by index as long as they are few: what a build reads has mostly just been written.
+    set local random_page_cost = 1.1;
     perform syncline.lock_entity(v_entity);
     v_row := syncline.open_entity(v_entity, v_schema, p_spec -> 'unique_key');
     select * into v_base from syncline.builds where build_id = v_row.current_build;
@@ -78,7 +80,7 @@ begin
     v_build.inputs := syncline.inputs_to_read(p_spec -> 'inputs');
     v_sql := syncline.open_workspace(v_entity, p_spec ->> 'sql', p_spec -> 'streams');
     v_build.signature := md5(
-        (p_spec - '{inputs,tests}'::text [])::text || syncline.typing_version() || current_setting('server_version_num')
+        (p_spec - '{inputs,tests}'::text[])::text || syncline.typing_version() || current_setting('server_version_num')
     );
     if v_is_full or v_build.signature is distinct from v_base.signature then
         v_build.columns := syncline.check_model(
@@ -621,48 +623,55 @@ as $$
 declare
     v_work text := format('%I', 'syncline_' || p_build.entity);
     v_list text := syncline.column_list(p_unique_key, '%I');
-    v_claims text;
     v_losers text;
-    v_count bigint := 1;
+    v_count bigint;
 begin
     if jsonb_array_length(p_unique_key) = 0 then
         return;
     end if;
-    v_claims := format(
-        'select %1$s, r._key
-        from %2$s.rows as r inner join %2$s.differing on r._key = differing._key
-        where %3$s',
-        syncline.column_list(p_unique_key, 'r.%I'), v_work, syncline.column_list(p_unique_key, 'r.%I is not null', ' and ')
-    );
     -- A key that gives one unique key twice loses whatever the others do.
     perform syncline.reject_losers(p_build, p_unique_key, format(
-        'select distinct on (_key) _key, %2$s from (%1$s) as claims group by _key, %2$s having count(*) > 1', v_claims, v_list
+        'select distinct on (_key) _key, %1$s
+        from (
+            select r._key, %2$s from %3$s.rows as r inner join %3$s.differing on r._key = differing._key where %4$s
+        ) as claims
+        group by _key, %1$s having count(*) > 1',
+        v_list, syncline.column_list(p_unique_key, 'r.%I'), v_work,
+        syncline.column_list(p_unique_key, 'r.%I is not null', ' and ')
     ));
+    -- Only a unique key that its record did not have in the active version can be in another's way.
+    execute format(
+        'create unlogged table %1$s.claimed as
+        select distinct %2$s
+        from %1$s.rows as r inner join %1$s.differing on r._key = differing._key
+        where %3$s and not exists (select 1 from %1$s.base where base._key = r._key and %4$s)',
+        v_work, syncline.column_list(p_unique_key, 'r.%I'),
+        syncline.column_list(p_unique_key, 'r.%I is not null', ' and '),
+        syncline.column_list(p_unique_key, 'base.%1$I = r.%1$I', ' and ')
+    );
+    get diagnostics v_count = row_count;
+    execute format('analyze %s.claimed', v_work);
     -- A loser keeps its rows in the active version, which can be in another's way: until nothing collides.
     v_losers := format(
-        'with claims as (%1$s),
-        others as (
-            select distinct %2$s, base._key
-            from claims inner join %3$s.base on %4$s
-            where not exists (select 1 from %3$s.differing where differing._key = base._key)
+        'with claims as (
+            select r._key, %1$s, true as is_new, exists (
+                select 1 from %2$s.base where base._key = r._key and %3$s
+            ) as is_held
+            from %2$s.claimed inner join %2$s.rows as r on %4$s
+            where exists (select 1 from %2$s.differing where differing._key = r._key)
+            union all
+            select base._key, %1$s, false, true
+            from %2$s.claimed inner join %2$s.base on %5$s
+            where not exists (select 1 from %2$s.differing where differing._key = base._key)
         ),
         ranked as (
-            select
-                _key, %5$s,
-                row_number() over (partition by %5$s order by is_held desc, _key collate "C") as place
-            from (
-                select claims.*, exists (
-                    select 1 from %3$s.base where base._key = claims._key and %4$s
-                ) as is_held
-                from claims
-                union all
-                select *, true from others
-            ) as claimants
+            select *, row_number() over (partition by %6$s order by is_held desc, _key collate "C") as place from claims
         )
-        select distinct on (_key) _key, %5$s from ranked
-        where place > 1 and exists (select 1 from %3$s.differing where differing._key = ranked._key)',
-        v_claims, syncline.column_list(p_unique_key, 'base.%I'), v_work,
-        syncline.column_list(p_unique_key, 'base.%1$I = claims.%1$I', ' and '), v_list
+        select distinct on (_key) _key, %6$s from ranked where place > 1 and is_new',
+        syncline.column_list(p_unique_key, 'claimed.%I'), v_work,
+        syncline.column_list(p_unique_key, 'base.%1$I = r.%1$I', ' and '),
+        syncline.column_list(p_unique_key, 'r.%1$I = claimed.%1$I', ' and '),
+        syncline.column_list(p_unique_key, 'base.%1$I = claimed.%1$I', ' and '), v_list
     );
     while v_count > 0 loop
         v_count := syncline.reject_losers(p_build, p_unique_key, v_losers);
@@ -711,28 +720,27 @@ as $$
 declare
     v_build syncline.builds := p_build;
     v_work text := format('%I', 'syncline_' || p_build.entity);
-    v_identity text := coalesce('jsonb_build_array(' || syncline.column_list(p_unique_key, '%I') || ')', 'to_jsonb(_key)');
+    v_identity text := coalesce(syncline.column_list(p_unique_key, '%I'), '_key, place');
+    v_content text;
     v_side text;
-    v_hash text;
 begin
-    select format('md5(record_send(row(%s)))', string_agg(quote_ident(name), ', ' order by name)) into v_hash
+    select format('record_send(row(%s))', string_agg(quote_ident(name), ', ' order by name)) into v_content
     from jsonb_to_recordset(p_build.columns) as c (name text);
-    v_side := '(
-        select
-            %1$s as identity,
-            %2$s as row_hash,
-            row_number() over (partition by %1$s order by %2$s) as place
-        from %3$s.%4$s
-        where _key in (select differing._key from %3$s.differing)
-    )';
+    v_side := format(
+        'select %s, %s as content %s from {side} where _key in (select differing._key from %s.differing)',
+        coalesce(syncline.column_list(p_unique_key, '%I'), '_key'), v_content,
+        case
+            when jsonb_array_length(p_unique_key) = 0
+                then format(', row_number() over (partition by _key order by %s) as place', v_content)
+        end, v_work
+    );
     execute format(
         'select
-            count(*) filter (where old.row_hash is null),
-            count(*) filter (where new.row_hash <> old.row_hash),
-            count(*) filter (where new.row_hash is null)
-        from ' || v_side || ' as new
-        full join ' || replace(v_side, '%4$s', '%5$s') || ' as old using (identity, place)',
-        v_identity, v_hash, v_work, 'rows', 'base'
+            count(*) filter (where old.content is null),
+            count(*) filter (where new.content <> old.content),
+            count(*) filter (where new.content is null)
+        from (%s) as new full join (%s) as old using (%s)',
+        replace(v_side, '{side}', v_work || '.rows'), replace(v_side, '{side}', v_work || '.base'), v_identity
     ) into v_build.rows_inserted, v_build.rows_updated, v_build.rows_deleted;
     execute format('select count(*) from %s.kept where is_rejected', v_work) into v_build.keys_rejected;
     v_build.rows_total := p_base.rows_total + v_build.rows_inserted - v_build.rows_deleted;

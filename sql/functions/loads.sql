@@ -1,6 +1,6 @@
 -- Loads: from staged records to revisions, in one short transaction.
 
-create or replace function syncline.open_stream(p_source text, p_stream text, p_key_fields text [])
+create or replace function syncline.open_stream(p_source text, p_stream text, p_key_fields text[])
 returns syncline.streams
 language plpgsql
 as $$
@@ -30,7 +30,7 @@ begin
     return v_stream;
 end
 $$;
-comment on function syncline.open_stream(text, text, text []) is
+comment on function syncline.open_stream(text, text, text[]) is
 'Takes the stream''s advisory lock for this session and returns what the stream remembers.';
 
 create or replace function syncline.close_stream(p_source text, p_stream text) returns void
@@ -185,7 +185,7 @@ $$;
 comment on function syncline.compare_load(jsonb) is
 'Compares what is staged with what is live, for merge_load in the same transaction; raises SY301 for an empty full load. Returns staged records whose live revision came in the same load too: duplicates that the loader has to settle.';
 
-create or replace function syncline.merge_load(p_facts jsonb, p_kept_keys text [], p_overruled_keys text []) returns syncline.loads
+create or replace function syncline.merge_load(p_facts jsonb, p_kept_keys text[], p_overruled_keys text[]) returns syncline.loads
 language plpgsql
 as $$
 declare
@@ -267,7 +267,7 @@ begin
     );
 end
 $$;
-comment on function syncline.merge_load(jsonb, text [], text []) is
+comment on function syncline.merge_load(jsonb, text[], text[]) is
 'Closes and opens revisions by what compare_load found, in the same transaction; raises SY301 where a full load lacks too much. `p_kept_keys` are not closed though they did not come; `p_overruled_keys` stay as they are live.';
 
 create or replace function syncline.save_load(p_load_id bigint, p_facts jsonb) returns syncline.loads

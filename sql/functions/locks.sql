@@ -68,7 +68,7 @@ $$;
 comment on function syncline.lock_entity(text) is
 'Keeps others from building the entity until the transaction ends. A run holds the lock in the session of its worker, so its builds only show that they still belong to it.';
 
-create or replace function syncline.lock_entities(p_entities text []) returns void
+create or replace function syncline.lock_entities(p_entities text[]) returns void
 language plpgsql
 as $$
 declare
@@ -79,10 +79,10 @@ begin
     end loop;
 end
 $$;
-comment on function syncline.lock_entities(text [])
+comment on function syncline.lock_entities(text[])
 is 'Takes the locks of these entities for the session, in name order: from build to publish nobody else builds them.';
 
-create or replace function syncline.unlock_entities(p_entities text []) returns void
+create or replace function syncline.unlock_entities(p_entities text[]) returns void
 language sql
 as $$ select pg_advisory_unlock(syncline.lock_class('entity'), hashtext(entity)) from unnest(p_entities) as entity $$;
-comment on function syncline.unlock_entities(text []) is 'Gives the locks of these entities back.';
+comment on function syncline.unlock_entities(text[]) is 'Gives the locks of these entities back.';

@@ -6,7 +6,7 @@ as $$
 begin
     perform syncline.hold_run();
     update syncline.entities as known set parents = declared.parents
-    from jsonb_to_recordset(p_entities) as declared (entity text, parents text [])
+    from jsonb_to_recordset(p_entities) as declared (entity text, parents text[])
     where known.entity = declared.entity and known.parents is distinct from declared.parents;
 end
 $$;
@@ -46,7 +46,7 @@ $$;
 comment on function syncline.check_error_ratio(text, double precision) is
 'Raises SY302 where more of an entity''s records have errors than max_error_ratio allows, and more than 10.';
 
-create or replace function syncline.mark_checked(p_entities text []) returns setof bigint
+create or replace function syncline.mark_checked(p_entities text[]) returns setof bigint
 language plpgsql
 as $$
 begin
@@ -60,7 +60,7 @@ begin
     returning b.build_id;
 end
 $$;
-comment on function syncline.mark_checked(text []) is
+comment on function syncline.mark_checked(text[]) is
 'Marks the candidates that the session''s run built of these entities as checked (as trial under --limit); returns their numbers.';
 
 create or replace function syncline.withdraw_candidates(p_run_id bigint) returns void
@@ -87,7 +87,7 @@ $$;
 comment on function syncline.withdraw_candidates(bigint) is
 'Points next back at what is published for all candidates of a run that failed or was a trial. Their keys stay in delta.';
 
-create or replace function syncline.publish(p_builds bigint [], p_lifts boolean default false) returns bigint
+create or replace function syncline.publish(p_builds bigint[], p_lifts boolean default false) returns bigint
 language plpgsql
 as $$
 declare
@@ -151,10 +151,10 @@ begin
     return v_publication;
 end
 $$;
-comment on function syncline.publish(bigint [], boolean) is
+comment on function syncline.publish(bigint[], boolean) is
 'Points the current views of these builds'' entities at them in the caller''s transaction: all or none. Raises SY303 where one is not what was checked any more, and 55P03 where a view''s lock cannot be had within 100 ms.';
 
-create or replace function syncline.publishable(p_entities text [] default null, p_is_held boolean default null)
+create or replace function syncline.publishable(p_entities text[] default null, p_is_held boolean default null)
 returns table (entity text, build_id bigint)
 language sql stable
 as $$
@@ -166,16 +166,16 @@ as $$
         and (p_is_held is null or p_is_held = (e.held_at is not null))
     order by e.entity
 $$;
-comment on function syncline.publishable(text [], boolean) is 'The candidates that are checked: of these entities, held or not.';
+comment on function syncline.publishable(text[], boolean) is 'The candidates that are checked: of these entities, held or not.';
 
-create or replace function syncline.lift_holds(p_entities text [] default null) returns setof text
+create or replace function syncline.lift_holds(p_entities text[] default null) returns setof text
 language sql
 as $$
     update syncline.entities set held_at = null
     where held_at is not null and (p_entities is null or entity = any(p_entities))
     returning entity
 $$;
-comment on function syncline.lift_holds(text []) is 'Lifts the holds that a rollback left; returns the entities.';
+comment on function syncline.lift_holds(text[]) is 'Lifts the holds that a rollback left; returns the entities.';
 
 create or replace function syncline.view_blockers() returns table (entity text, blockers text)
 language sql stable
@@ -191,7 +191,7 @@ as $$
 $$;
 comment on function syncline.view_blockers() is 'Which sessions hold locks on current views, so that a publish can say who is in its way.';
 
-create or replace function syncline.readers_of(p_entities text []) returns setof text
+create or replace function syncline.readers_of(p_entities text[]) returns setof text
 language sql stable
 as $$
     with recursive reading (entity) as (
@@ -204,14 +204,14 @@ as $$
 
     select entity from reading
 $$;
-comment on function syncline.readers_of(text []) is 'These entities and all that read them, however far.';
+comment on function syncline.readers_of(text[]) is 'These entities and all that read them, however far.';
 
 create or replace function syncline.rollback(p_entity text default null) returns setof text
 language plpgsql
 as $$
 declare
     v_publication bigint;
-    v_entities text [];
+    v_entities text[];
     v_until timestamptz;
     v_item record;
 begin

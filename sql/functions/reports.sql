@@ -83,7 +83,7 @@ select
     e.held_at,
     candidate.state as candidate_state,
     candidate.build_id as candidate_build,
-    exists (
+    exists ( -- noqa: LT01
         select 1 from syncline.builds as older
         where older.entity = e.entity and older.state = 'retired'
     ) as can_roll_back,

@@ -1,8 +1,8 @@
 -- Requesting, claiming and ending runs.
 
 create or replace function syncline.request_run(
-    p_sources text [],
-    p_entities text [] default '{}',
+    p_sources text[],
+    p_entities text[] default '{}',
     p_options jsonb default '{}',
     p_trigger text default 'manual',
     p_triggered_by text default null,
@@ -36,7 +36,7 @@ begin
     return v_run_id;
 end
 $$;
-comment on function syncline.request_run(text [], text [], jsonb, text, text, text) is
+comment on function syncline.request_run(text[], text[], jsonb, text, text, text) is
 'Puts a run in the queue, or finds the identical one that waits there, and returns its number.';
 
 create or replace function syncline.abandon_runs() returns setof bigint

@@ -24,7 +24,7 @@ language sql immutable
 as $$ select p_one @> p_other and p_other @> p_one $$;
 comment on function syncline.same_columns(jsonb, jsonb) is 'Whether two lists of columns agree, in whatever order.';
 
-create or replace function syncline.dependents(p_relation regclass) returns text []
+create or replace function syncline.dependents(p_relation regclass) returns text[]
 language sql stable
 as $$
     select coalesce(array_agg(distinct rule.ev_class::regclass::text), '{}')

@@ -37,8 +37,8 @@ create table syncline.streams (
     last_full_at timestamptz,
     live_records bigint not null default 0,
     pruned_through bigint not null default 0,
-    key_fields text [],
-    known_fields text [],
+    key_fields text[],
+    known_fields text[],
     cursor jsonb,
     primary key (source, stream)
 );
@@ -65,12 +65,12 @@ create index loads_stream_idx on syncline.loads (source, stream, load_id);
 create table syncline.entities (
     entity text primary key check (octet_length(entity) <= 50),
     schema_name text not null,
-    unique_key text [] not null default '{}',
+    unique_key text[] not null default '{}',
     current_version smallint check (current_version in (1, 2)),
     current_build bigint,
     next_build bigint,
     is_delta_all boolean not null default true,
-    parents text [] not null default '{}',
+    parents text[] not null default '{}',
     held_at timestamptz
 );
 

@@ -51,7 +51,9 @@ def _read_while(dsn: str, action: object) -> tuple[list[float], int]:
                     if number % 2:
                         with connection.transaction():
                             for _ in range(3):
-                                connection.execute("select id, name from people_current where id = %s", (number,)).fetchone()
+                                connection.execute(
+                                    "select id, name from people_current where id = %s", (number,)
+                                ).fetchone()
                     else:
                         connection.execute("select id, name from people_current where id = %s", (number,)).fetchone()
                 except psycopg.Error:

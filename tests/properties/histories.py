@@ -70,7 +70,9 @@ class History(RuleBasedStateMachine):
 
     # the model
 
-    @initialize(data=st.data(), kind=st.sampled_from(["people", "people", "tags", "whole"]), share=st.sampled_from([0.15, 9]))
+    @initialize(
+        data=st.data(), kind=st.sampled_from(["people", "people", "tags", "whole"]), share=st.sampled_from([0.15, 9])
+    )
     def begin(self, data: st.DataObject, kind: str, share: float) -> None:
         self.kind = kind
         self.unique_key = data.draw(st.sampled_from(KINDS[kind]))
@@ -144,9 +146,7 @@ class History(RuleBasedStateMachine):
     )
     def load_full(self, edits: dict[int, Any], before: list[Any], after: list[Any], bad: list[Line]) -> None:
         """Load all records of the source, a few of them changed, with duplicates and bad ones among them."""
-        self.source = {
-            number: record for number, record in (self.source | edits).items() if record is not None
-        }
+        self.source = {number: record for number, record in (self.source | edits).items() if record is not None}
         lines = [line(*each) for each in [*before, *self.source.items(), *after]]
         self.subject.load_lines([*bad, *lines])
 

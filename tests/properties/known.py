@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-THREE_OF_A_KEY_LOSE_THE_LAST = True
+THREE_OF_A_KEY_LOSE_THE_LAST = False
 """On the small side, a changed record, the live one and another changed one of one key in one load."""
 
 FIRST_LOAD_KEEPS_TOMBSTONES = True

@@ -47,7 +47,9 @@ class DeltaInvariant(History):
     def builds_have_the_states_that_the_entity_says(self) -> None:
         facts = self.facts()
         rows = self.subject.rows(f"select build_id, state, version from syncline.builds where entity = '{ENTITY}'")
-        by_state = {state: [row["build_id"] for row in rows if row["state"] == state] for state in ("current", "retired")}
+        by_state = {
+            state: [row["build_id"] for row in rows if row["state"] == state] for state in ("current", "retired")
+        }
         assert by_state["current"] == [number for number in [facts["current_build"]] if number is not None]
         assert len(by_state["retired"]) == (self.way_back is not None)
 

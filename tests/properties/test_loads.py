@@ -59,9 +59,7 @@ BadWithoutKey = st.sampled_from([b"{}", b"no json", b'{"id": null}', b'{"id": {}
 # Bad lines are rare, and those without a key rarer: each of these stops a load from closing anything.
 Lines = st.integers(0, 11).flatmap(lambda n: BadWithoutKey if n == 11 else BadWithKey if n > 8 else Good)
 FullLoads = st.builds(Load, st.lists(Lines, max_size=9).map(tuple), allow_mass_delete=st.booleans())
-Increments = st.builds(
-    Load, st.lists(st.one_of(Lines, Tombstones), max_size=6).map(tuple), is_increment=st.just(True)
-)
+Increments = st.builds(Load, st.lists(st.one_of(Lines, Tombstones), max_size=6).map(tuple), is_increment=st.just(True))
 Trials = st.builds(Load, st.lists(Lines, max_size=6).map(tuple), limit=st.integers(1, 4))
 
 
@@ -146,7 +144,9 @@ def subject(clones: Clones) -> Iterator[Subject]:
 
 @SIDES
 @settings(max_examples=examples(120))
-@given(steps=st.lists(st.one_of(FullLoads, FullLoads, Increments, Trials, st.builds(Prune, st.integers(1, 3))), max_size=8))
+@given(
+    steps=st.lists(st.one_of(FullLoads, FullLoads, Increments, Trials, st.builds(Prune, st.integers(1, 3))), max_size=8)
+)
 def test_loads_are_a_dict(subject: Subject, small_side: int, steps: Sequence[Load | Prune]) -> None:
     """Whatever loads come, live records and counts are a dict's, and each kept load reads exactly as it was."""
     stream = subject.add_stream(f"dict_{next(_numbers)}", deleted={"path": "gone"})
@@ -223,7 +223,20 @@ def test_the_same_records_again_change_nothing(
 
 
 Noise = st.sampled_from(
-    [b"\\u0000", b"\\ud800", b"\\udc00\\ud800", b"\\ud83d\\ude00", b"\\", b'"', b"\t", b"\x00", b"\xff", b"\xc3", b"{", b"}"]
+    [
+        b"\\u0000",
+        b"\\ud800",
+        b"\\udc00\\ud800",
+        b"\\ud83d\\ude00",
+        b"\\",
+        b'"',
+        b"\t",
+        b"\x00",
+        b"\xff",
+        b"\xc3",
+        b"{",
+        b"}",
+    ]
     + [b"[", b"]", b",", b":", b"1e99999", b"1e-99999", b"-", b"01", b"NaN", b"null", b"9" * 40, b" ", b"\xef\xbb\xbf"]
 )
 
@@ -250,7 +263,9 @@ def test_no_bytes_fail_a_load(subject: Subject, small_side: int, lines: list[byt
             subject.load_lines([_good(7, 1, is_text=False)], stream)
         row = subject.load_lines(lines, stream)
     live = subject.rows(f"select _key, pg_column_size(payload) as size from raw_files.{stream.name}")
-    rejected = subject.rows(f"select * from syncline.row_errors where load_id = {row['load_id']} and severity = 'error'")
+    rejected = subject.rows(
+        f"select * from syncline.row_errors where load_id = {row['load_id']} and severity = 'error'"
+    )
     kinds = Counter(error["_key"] is None for error in rejected)
     event(f"rejected {min(len(rejected), 3)}")
     assert len(rejected) + len(live) >= 1

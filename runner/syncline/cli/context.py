@@ -44,7 +44,8 @@ def command(**settings: Any) -> Callable[[F], click.Command]:
                 sys.exit(0)
 
         with_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")(wrapped)
-        return click.command(**settings)(with_json)
+        made: click.Command = click.command(**settings)(with_json)
+        return made
 
     return decorate
 

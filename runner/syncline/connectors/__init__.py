@@ -47,7 +47,7 @@ class Connector(Protocol):
         """Yield the stream's pages; memory stays flat whatever the size.
 
         `cursor` is what the last load saved, None for the first and for a full load.
-        Raises SourceError where the source fails, with what to do next; never yields half an answer as if it were whole.
+        Raises SourceError where the source fails, with what to do next; half an answer never passes for a whole one.
         """
         ...
 

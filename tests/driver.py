@@ -24,7 +24,7 @@ def typed(path: str, kind: str, *, required: bool = False, record: str = "payloa
     mark = json.dumps({"path": path, "type": kind, "required": required})
     rejected = f"syncline.reject(_key, _ordinal, '{path}', '{kind}', {raw}, {str(required).lower()})"
     if kind == "text":
-        return f"{f'coalesce({raw}, {rejected})' if required else raw} /* syncline:typed {mark} */"
+        return f"{f'coalesce({raw}, {rejected} collate "default")' if required else raw} /* syncline:typed {mark} */"
     test = f"syncline.is_valid({raw}, '{kind}'){'' if required else ' is not false'}"
     return f"case when {test} then ({raw})::{kind} else {rejected}::{kind} end /* syncline:typed {mark} */"
 

@@ -155,7 +155,7 @@ class Watcher:
         self.notes.append(text)
 
 
-class Failure(SynclineError):
+class FailedRun(SynclineError):  # noqa: N818 (it is a result, never raised)
     """How a run failed: message, hint and exit code, whether it is in the report or was raised."""
 
     def __init__(self, message: str, hint: str | None, exit_code: int) -> None:
@@ -264,15 +264,15 @@ class Bench:
         assert report["status"] == "succeeded"
         return report
 
-    def fail(self, *sources: str, **options: Any) -> Failure:
+    def fail(self, *sources: str, **options: Any) -> FailedRun:
         """Run; the run has to fail. Return its one error."""
         try:
             report = self.run(*sources, **options)
         except SynclineError as error:
-            return Failure(error.message, error.hint, error.exit_code)
+            return FailedRun(error.message, error.hint, error.exit_code)
         assert report["status"] == "failed", report
         (error,) = report["errors"]
-        return Failure(error["message"], error["hint"], error["exit_code"])
+        return FailedRun(error["message"], error["hint"], error["exit_code"])
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "syncline", *arguments]

@@ -18,7 +18,8 @@
         {%- set value = "nullif(" ~ _json_value(path, record) ~ ", 'null'::jsonb)" ~ ('::json' if type == 'json' else '') -%}
         {{ "coalesce(" ~ value ~ ", " ~ rejected ~ "::" ~ type ~ ")" if required else value }} {{ mark }}
     {%- elif type == 'text' -%}
-        {{ "coalesce(" ~ raw ~ ", " ~ rejected ~ ")" if required else raw }} {{ mark }}
+        {#- _key sorts by bytes; the column must not inherit that. -#}
+        {{ "coalesce(" ~ raw ~ ", " ~ rejected ~ ' collate "default")' if required else raw }} {{ mark }}
     {%- else -%}
         {%- set value = _reordered(raw, format) if format else raw -%}
         case when syncline.is_valid({{ value }}, {{ _literal(type) }}){{ '' if required else ' is not false' }} then ({{ value }})::{{ type }} else {{ rejected }}::{{ type }} end {{ mark }}

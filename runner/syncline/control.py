@@ -112,6 +112,11 @@ def withdraw_candidates(connection: Connection, run_id: int) -> None:
     db.call(connection, "withdraw_candidates", run_id)
 
 
+def announce(connection: Connection, publication_id: int) -> None:
+    """Tell listeners that a publication, and what is downstream of it, is there."""
+    db.call(connection, "announce", publication_id)
+
+
 def publishable(connection: Connection, entities: Iterable[str], *, is_held: bool) -> dict[str, int]:
     """Return the checked candidates of these entities that are held, or are not: entity to build."""
     rows = db.call(connection, "publishable", list(entities), is_held)

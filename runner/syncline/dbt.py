@@ -86,12 +86,14 @@ class Dbt:
         return Models(entities, answer["downstream"])
 
     def build(
-        self, select: list[str], run: tuple[int, int], on_event: Callable[[Mapping[str, Any]], None] | None = None
+        self,
+        select: list[str],
+        run: tuple[int, int] | None,
+        on_event: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> list[dict[str, Any]]:
-        """Build and test what `select` names for the run; return a report for each model and test."""
-        self._send(
-            {"do": "build", "select": select, "options": f"-c syncline.run_id={run[0]} -c syncline.attempt={run[1]}"}
-        )
+        """Build and test what `select` names, for a run or none; return a report for each model and test."""
+        options = "" if run is None else f"-c syncline.run_id={run[0]} -c syncline.attempt={run[1]}"
+        self._send({"do": "build", "select": select, "options": options})
         nodes: list[dict[str, Any]] = self._answer(on_event)["nodes"]
         return nodes
 

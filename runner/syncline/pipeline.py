@@ -106,11 +106,13 @@ def run(engine: Engine, options: RunOptions, watcher: Watcher) -> dict[str, Any]
             connection, names, list(options.entities), options.as_json(), options.trigger, getpass.getuser()
         )
         claimed = _claim(connection, run_id, options.wait_timeout, watcher)
-        _Run(engine, options, watcher, connection, claimed, sources).work()
+        if claimed:
+            _Run(engine, options, watcher, connection, claimed, sources).work()
         return control.run_report(connection, run_id)
 
 
-def _claim(connection: db.Connection, run_id: int, wait_timeout: float, watcher: Watcher) -> tuple[int, int]:
+def _claim(connection: db.Connection, run_id: int, wait_timeout: float, watcher: Watcher) -> tuple[int, int] | None:
+    """Claim the run, or wait for the one in its way; None where another process has worked the identical request."""
     until = time.monotonic() + wait_timeout
     told: list[int] = []
     try:
@@ -118,6 +120,8 @@ def _claim(connection: db.Connection, run_id: int, wait_timeout: float, watcher:
             claimed = control.claim_run(connection, run_id)
             if claimed:
                 return claimed
+            if control.run_report(connection, run_id)["finished_at"]:
+                return None
             blocking = control.blocking_runs(connection, run_id)
             if blocking != told:
                 watcher.waiting(blocking)
@@ -349,8 +353,32 @@ class _Run:
         builds = control.publishable(self._connection, names, is_held=False)
         if not builds:
             return
-        publishing.publish(self._connection, list(builds.values()))
-        fed = [name for name, entities in models.downstream.items() if set(entities) & set(builds)]
-        if fed:
-            # Ordinary models read what is published.
-            check.raise_model_errors(self._engine.dbt.build(fed, self._claimed))
+        publication = publishing.publish(self._connection, list(builds.values()))
+        _follow_up(self._connection, self._engine.dbt, models, builds, publication, self._claimed)
+
+
+def publish_candidates(engine: Engine, connection: db.Connection, entities: list[str] | None) -> dict[str, int]:
+    """Publish the checked candidates of these entities (None: of all) and what is downstream; lift their holds.
+
+    Return entity to build. Raises RefusedError where there is neither a hold nor a candidate, or where one is not what
+    was checked any more.
+    """
+    builds, publication = publishing.publish_checked(connection, entities)
+    if publication is not None:
+        _follow_up(connection, engine.dbt, engine.dbt.parse(), builds, publication, None)
+    return builds
+
+
+def _follow_up(
+    connection: db.Connection,
+    dbt: Dbt,
+    models: Models,
+    builds: Mapping[str, int],
+    publication: int,
+    claimed: tuple[int, int] | None,
+) -> None:
+    """Build the ordinary models that read what was published, then announce it."""
+    fed = [name for name, entities in models.downstream.items() if set(entities) & set(builds)]
+    if fed:
+        check.raise_model_errors(dbt.build(fed, claimed))
+    control.announce(connection, publication)

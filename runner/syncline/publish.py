@@ -32,19 +32,19 @@ def publish(
     return _try_until_locked(connection, swap, patience)
 
 
-def publish_checked(connection: db.Connection, entities: list[str] | None) -> dict[str, int]:
-    """Lift the holds of these entities (None: of all) and publish their checked candidates; return entity to build.
+def publish_checked(connection: db.Connection, entities: list[str] | None) -> tuple[dict[str, int], int | None]:
+    """Lift the holds of these entities (None: of all) and publish their checked candidates.
 
-    Raises RefusedError where there is neither a hold nor a candidate.
+    Return entity to build, and the publication's number, None where there was no candidate. Raises RefusedError where
+    there is neither a hold nor a candidate.
     """
     rows = db.call(connection, "publishable", entities, None)
     found = {row["entity"]: row["build_id"] for row in rows}
+    publication = publish(connection, list(found.values()), lifts_holds=True) if found else None
     lifted = db.call(connection, "lift_holds", entities)
     if not found and not lifted:
         raise RefusedError("there is no checked candidate to publish", "Make one with `syncline run --dry-run`.")
-    if found:
-        publish(connection, list(found.values()), lifts_holds=True)
-    return found
+    return found, publication
 
 
 def rollback(connection: db.Connection, entity: str | None = None, *, patience: float = PATIENCE) -> list[str]:

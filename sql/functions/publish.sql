@@ -144,15 +144,24 @@ begin
             current_version = v_item.version, current_build = v_item.build_id, next_build = null, held_at = null
         where entity = v_item.entity;
     end loop;
-    perform pg_notify(
-        'syncline_published',
-        jsonb_build_object('publication_id', v_publication, 'run_id', syncline.session_run())::text
-    );
     return v_publication;
 end
 $$;
 comment on function syncline.publish(bigint[], boolean) is
 'Points the current views of these builds'' entities at them in the caller''s transaction: all or none. Raises SY303 where one is not what was checked any more, and 55P03 where a view''s lock cannot be had within 100 ms.';
+
+create or replace function syncline.announce(p_publication_id bigint) returns void
+language sql
+as $$
+    select pg_notify(
+        'syncline_published',
+        jsonb_build_object('publication_id', publication_id, 'run_id', run_id)::text
+    )
+    from syncline.publications
+    where publication_id = p_publication_id
+$$;
+comment on function syncline.announce(bigint) is
+'Sends NOTIFY syncline_published with publication_id and run_id: what is downstream is up to date too.';
 
 create or replace function syncline.publishable(p_entities text[] default null, p_is_held boolean default null)
 returns table (entity text, build_id bigint)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.api import Reply
-from tests.projects import PEOPLE, SOURCES, TESTS, VISITS, Bench, people, person, rows
+from tests.projects import PEOPLE, SOURCES, TESTS, TOKEN, VISITS, Bench, people, person, rows
 
 
 def break_page(bench: Bench, page: int, reply: Reply) -> None:
@@ -192,7 +192,8 @@ def test_wrong_yaml_is_refused(bench: Bench, wrong: str, message: str, hint: str
 MODELS: dict[str, tuple[str, int, str]] = {
     "no _key": (PEOPLE.replace("    _key,\n", ""), 2, "people has no column _key"),
     "an aggregate": (
-        "{{ config(materialized='versioned') }}\nselect min(_key) as _key, count(*) as n from {{ source('shop', 'people') }}",
+        "{{ config(materialized='versioned', unique_key='n') }}\n"
+        "select min(_key) as _key, count(*) as n from {{ source('shop', 'people') }}",
         2,
         "cannot be built by changed keys: it needs an aggregate",
     ),
@@ -233,6 +234,45 @@ def test_a_wrong_model_is_refused(bench: Bench, wrong: str) -> None:
     bench.write_model("people", PEOPLE)
     bench.sync()
     bench.verify()
+
+
+def test_a_model_needs_no_unique_key(bench: Bench) -> None:
+    """A versioned model without unique_key is built and published: its rows are told apart by _key."""
+    bench.write_model("people", PEOPLE.replace(", unique_key='email'", ""))
+    bench.sync()
+    bench.api.records["people"] = people(49)
+    bench.sync()
+    assert bench.current() == rows(people(49))
+    bench.verify()
+
+
+def test_a_value_that_the_sql_cannot_take_is_the_models_fault(bench: Bench) -> None:
+    """SQL that fails on a value ends in exit 2 with a hint to typed(), and the value is not shown."""
+    bench.sync()
+    bench.write_model("people", PEOPLE.replace("    _key,", "    _key,\n    (payload ->> 'name')::integer as number,"))
+    failure = bench.fail()
+    assert failure.exit_code == 2
+    assert "22P02" in failure.message
+    assert "name 1" not in failure.message
+    assert "typed()" in (failure.hint or "")
+    assert bench.current() == rows(people(50))
+    bench.verify()
+
+
+def test_a_run_that_failed_leaves_the_next_one_alone(bench: Bench) -> None:
+    """After runs that failed before, in and after the build, the same warm dbt process serves the next one."""
+    bench.sync()
+    bench.api.token = "another"
+    for _ in range(2):
+        bench.fail()
+    bench.write_model("people", PEOPLE + "limit 5")
+    bench.fail()
+    bench.api.token = TOKEN
+    bench.fail()
+    bench.write_model("people", PEOPLE)
+    bench.api.records["people"] = people(49)
+    bench.sync()
+    assert bench.current() == rows(people(49))
 
 
 # Checks
@@ -277,7 +317,9 @@ def test_a_check_that_cannot_run_stops_the_run(bench: Bench) -> None:
     bench.sync()
     wrong = TESTS.replace("[nobody_is_slow]", "[{dbt_utils_is_not_here: {}}]")
     bench.write(bench.models / "models.yml", wrong)
-    assert bench.fail().exit_code == 2
+    failure = bench.fail()
+    assert "dbt_utils_is_not_here" in failure.message
+    assert bench.current() == rows(people(50))
     column = TESTS.replace("- name: kind", "- name: kinds")
     bench.write(bench.models / "models.yml", column)
     bench.api.records["people"] = people(50, name="y")

@@ -21,6 +21,8 @@ Clones = Callable[[], AbstractContextManager[Subject]]
 THOROUGH = 20
 """How many times as many examples the thorough profile runs as the default one."""
 
+IS_THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
+
 _numbers = itertools.count(1)
 
 # An example clones a database or runs whole loads and builds: what it takes says nothing about its health.
@@ -35,16 +37,15 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the thorough profile the time that it needs."""
-    if os.environ.get("HYPOTHESIS_PROFILE") == "thorough":
-        for item in items:
-            if Path(__file__).parent in item.path.parents:
-                item.add_marker(pytest.mark.timeout(7200))
+    """Give a property the time to shrink what it finds, and the thorough profile all that it needs."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(7200 if IS_THOROUGH else 900))
 
 
 def examples(count: int) -> int:
     """Return how many examples the profile in force runs, where the default one runs `count`."""
-    return count * (THOROUGH if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 1)
+    return count * (THOROUGH if IS_THOROUGH else 1)
 
 
 @pytest.fixture(scope="session")

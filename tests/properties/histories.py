@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import event
@@ -22,6 +23,9 @@ ENTITY = "thing"
 
 Rows = list[dict[str, Any]]
 
+REFUSED = -1
+"""What stands for the number of a build that was refused."""
+
 Keys = st.integers(1, 6)
 Records = st.fixed_dictionaries(
     {
@@ -37,6 +41,30 @@ BadLines: st.SearchStrategy[Line] = st.one_of(
     st.builds(lambda number: b'{"id": %d, "name": "\\u0000"}' % number, Keys),
     st.builds(lambda number: Unreadable(b'{"id": %d}' % number), Keys),
     st.sampled_from([b"no json", b'{"name": "a"}']),
+)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a load brings: records that replace those of the source, and what comes with them just this once."""
+
+    kind: str
+    edits: list[tuple[int, dict[str, Any]]]
+    gone: set[int]
+    before: list[tuple[int, dict[str, Any]]]
+    after: list[tuple[int, dict[str, Any]]]
+    bad: list[Line]
+
+
+Numbered = st.tuples(Keys, Records)
+Loads = st.builds(
+    Load,
+    kind=st.sampled_from(["full", "full", "full", "anew", "increment", "increment", "trial"]),
+    edits=st.lists(Numbered, min_size=1, max_size=3) | st.lists(Numbered, max_size=8),
+    gone=st.sets(Keys, max_size=2),
+    before=st.lists(Numbered, max_size=1),
+    after=st.lists(Numbered, max_size=1),
+    bad=st.just([]) | st.lists(BadLines, max_size=1),
 )
 Endings = st.sampled_from(["publish", "publish", "publish", "leave", "fail", "dry run", "dry run", "trial"])
 
@@ -78,7 +106,6 @@ class History(RuleBasedStateMachine):
         self.unique_key = data.draw(st.sampled_from(KINDS[kind]))
         self.set_share(share)
 
-    @rule(share=st.sampled_from([0, 0.15, 9]))
     def set_share(self, share: float) -> None:
         """Choose in which builds a version is written in place: none, those of a small share of its rows, all."""
         self.subject.connection.execute(
@@ -86,24 +113,20 @@ class History(RuleBasedStateMachine):
             f" as $$ select {share}::numeric $$"
         )
 
-    @precondition(lambda self: not self.is_wide_for_good)
-    @rule()
-    def change_columns(self) -> None:
-        """Add a column, or take it out again while nothing published has it."""
-        self.is_wide = not self.is_wide
-
-    @rule()
-    def change_expression(self) -> None:
-        self.is_upper = not self.is_upper
-
-    @rule()
-    def change_on_missing(self) -> None:
-        self.keeps = not self.keeps
-
-    @precondition(lambda _: not known.OLD_UNIQUE_INDEXES_STAY)
-    @rule(data=st.data())
-    def change_unique_key(self, data: st.DataObject) -> None:
-        self.unique_key = data.draw(st.sampled_from(KINDS[self.kind]))
+    @rule(data=st.data(), what=st.sampled_from(["columns", "expression", "on_missing", "unique_key", "share"]))
+    def change(self, data: st.DataObject, what: str) -> None:
+        """Change the model in one respect, or how its versions are written."""
+        if what == "columns":
+            # A column that was published can only stay.
+            self.is_wide = self.is_wide_for_good or not self.is_wide
+        elif what == "expression":
+            self.is_upper = not self.is_upper
+        elif what == "on_missing":
+            self.keeps = not self.keeps
+        elif what == "share":
+            self.set_share(data.draw(st.sampled_from([0, 0.15, 9])))
+        elif not known.OLD_UNIQUE_INDEXES_STAY:
+            self.unique_key = data.draw(st.sampled_from(KINDS[self.kind]))
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -126,7 +149,8 @@ class History(RuleBasedStateMachine):
         else:
             sql = (
                 f"select _key, {typed('id', 'bigint', required=True)} as id, {name} as name,"
-                f" {typed('age', 'integer')} as age, {typed('email', 'text', required=True)} as email{city} from {relation}"
+                f" {typed('age', 'integer')} as age, {typed('email', 'text', required=True)} as email{city}"
+                f" from {relation}"
             )
         return {
             "sql": sql,
@@ -138,32 +162,22 @@ class History(RuleBasedStateMachine):
 
     # loads
 
-    @rule(
-        edits=st.dictionaries(Keys, st.one_of(Records, Records, Records, st.none()), max_size=3),
-        before=st.lists(st.tuples(Keys, Records), max_size=2),
-        after=st.lists(st.tuples(Keys, Records), max_size=1),
-        bad=st.lists(BadLines, max_size=1),
-    )
-    def load_full(self, edits: dict[int, Any], before: list[Any], after: list[Any], bad: list[Line]) -> None:
-        """Load all records of the source, a few of them changed, with duplicates and bad ones among them."""
-        self.source = {number: record for number, record in (self.source | edits).items() if record is not None}
-        lines = [line(*each) for each in [*before, *self.source.items(), *after]]
-        self.subject.load_lines([*bad, *lines])
-
-    @rule(records=st.dictionaries(Keys, Records, min_size=4))
-    def load_anew(self, records: dict[int, Any]) -> None:
-        """Load other records than before."""
-        self.source = dict(records)
-        self.subject.load_lines([line(*each) for each in records.items()])
-
-    @rule(edits=st.lists(st.tuples(Keys, Records), max_size=3), bad=st.lists(BadLines, max_size=1))
-    def load_increment(self, edits: list[Any], bad: list[Line]) -> None:
-        self.source |= dict(edits)
-        self.subject.load_lines([*bad, *(line(*each) for each in edits)], is_increment=True)
-
-    @rule(edits=st.lists(st.tuples(Keys, Records), min_size=1, max_size=3), limit=st.integers(1, 2))
-    def load_trial(self, edits: list[Any], limit: int) -> None:
-        self.subject.load_lines([line(*each) for each in edits], limit=limit)
+    @rule(load=Loads)
+    def load(self, load: Load) -> None:
+        """Load all records of the source, other ones altogether, an increment or a trial."""
+        edits = [line(*each) for each in load.edits]
+        if load.kind == "trial":
+            self.subject.load_lines(edits, limit=2)
+            return
+        if load.kind == "anew":
+            self.source = {}
+        self.source |= dict(load.edits)
+        if load.kind == "increment":
+            self.subject.load_lines([*load.bad, *edits], is_increment=True)
+            return
+        self.source = {number: self.source[number] for number in self.source if number not in load.gone}
+        lines = [line(*each) for each in [*load.before, *self.source.items(), *load.after]]
+        self.subject.load_lines([*load.bad, *lines])
 
     @rule(keep=st.sampled_from([1, 1, 3]), max_age=st.sampled_from(["30 days", "0 seconds"]))
     def prune(self, keep: int, max_age: str) -> None:
@@ -183,28 +197,45 @@ class History(RuleBasedStateMachine):
             if build is not None:
                 self.end(run_id, build, ending)
 
+    @rule(load=Loads, ending=Endings)
+    def load_and_build(self, load: Load, ending: str) -> None:
+        self.load(load)
+        if self.is_loaded:
+            self.build(ending, is_refresh=False)
+
     @precondition(lambda self: self.is_loaded)
-    @rule(edits=st.dictionaries(Keys, Records, max_size=3), ending=Endings, prunes=st.booleans())
-    def build_as_of_earlier(self, edits: dict[int, Any], ending: str, prunes: bool) -> None:
-        """Build as of the loads that the run has pinned, with others come and pruned meanwhile."""
+    @rule(first=Loads, then=Loads, ending=Endings, prunes=st.booleans())
+    def build_as_of_earlier(self, first: Load, then: Load, ending: str, prunes: bool) -> None:
+        """Build as of the loads that the run has pinned: what is loaded and pruned meanwhile makes no difference."""
+        self.load(first)
         with self.subject.run() as run_id:
-            self.source = dict(edits)
-            self.subject.load_lines([line(*each) for each in edits.items()])
+            with self.subject.connection.transaction(force_rollback=True):
+                expected = self.rows("next") if self.build_or_refuse() is not REFUSED else None
+            self.load(then)
             if prunes and not known.PRUNING_PASSES_PINNED_LOADS:
                 self.subject.prune(self.subject.people, 1)
             build = self.try_build()
+            if expected is not None:
+                assert self.rows("next") == expected
             if build is not None:
                 self.end(run_id, build, ending)
+
+    def build_or_refuse(self) -> int | None:
+        """Build; REFUSED where published rows collide on a new unique key, the one reason there may be."""
+        try:
+            return self.subject.build(**self.spec)
+        except ConfigurationError as error:
+            if "collide on its new unique key" not in error.message:
+                raise
+            return REFUSED
 
     def try_build(self) -> int | None:
         """Build; None where nothing changed or the build was refused, which leaves everything as it was."""
         before = self.facts()
         base = before["current_build"]
-        try:
-            build = self.subject.build(**self.spec)
-        except ConfigurationError as error:
-            # Only a new unique key may fail, on rows that are published.
-            assert "collide on its new unique key" in error.message  # noqa: PT017
+        build = self.build_or_refuse()
+        if build is REFUSED:
+            event("build: refused")
             assert self.facts() == before
             return None
         if build is None:

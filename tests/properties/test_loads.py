@@ -222,23 +222,11 @@ def test_the_same_records_again_change_nothing(
         assert (row["records_new"], row["records_changed"], row["records_gone"]) == (0, 0, 0)
 
 
-Noise = st.sampled_from(
-    [
-        b"\\u0000",
-        b"\\ud800",
-        b"\\udc00\\ud800",
-        b"\\ud83d\\ude00",
-        b"\\",
-        b'"',
-        b"\t",
-        b"\x00",
-        b"\xff",
-        b"\xc3",
-        b"{",
-        b"}",
-    ]
-    + [b"[", b"]", b",", b":", b"1e99999", b"1e-99999", b"-", b"01", b"NaN", b"null", b"9" * 40, b" ", b"\xef\xbb\xbf"]
-)
+# What json takes and jsonb does not, what neither takes, and what breaks a record's shape.
+ESCAPES = [b"\\u0000", b"\\ud800", b"\\udc00\\ud800", b"\\ud83d\\ude00", b"\\"]
+NUMBERS = [b"1e99999", b"1e-99999", b"-", b"01", b"NaN", b"9" * 40, b"null"]
+SIGNS = [b'"', b"{", b"}", b"[", b"]", b",", b":", b" ", b"\t", b"\x00", b"\xff", b"\xc3", b"\xef\xbb\xbf"]
+Noise = st.sampled_from([*ESCAPES, *NUMBERS, *SIGNS])
 
 
 @st.composite

@@ -83,10 +83,10 @@ def build(as_json: bool, **options: Any) -> None:
 @click.argument("entities", nargs=-1, metavar="[ENTITY]...")
 def publish(as_json: bool, entities: tuple[str, ...]) -> None:
     """Publish the candidates that are checked, exactly as they were shown, and lift holds."""
-    from syncline.publish import publish_checked
+    from syncline.pipeline import Engine, publish_candidates
 
-    with connected() as (_, connection):
-        published = publish_checked(connection, list(entities) or None)
+    with connected() as (project, connection), Engine(project, database(project)) as engine:
+        published = publish_candidates(engine, connection, list(entities) or None)
     if as_json:
         print_json({"published": published})
     elif published:

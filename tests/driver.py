@@ -24,7 +24,8 @@ def typed(path: str, kind: str, *, required: bool = False, record: str = "payloa
     mark = json.dumps({"path": path, "type": kind, "required": required})
     rejected = f"syncline.reject(_key, _ordinal, '{path}', '{kind}', {raw}, {str(required).lower()})"
     if kind == "text":
-        return f"{f'coalesce({raw}, {rejected} collate "default")' if required else raw} /* syncline:typed {mark} */"
+        value = f'coalesce({raw}, {rejected} collate "default")' if required else raw
+        return f"{value} /* syncline:typed {mark} */"
     test = f"syncline.is_valid({raw}, '{kind}'){'' if required else ' is not false'}"
     return f"case when {test} then ({raw})::{kind} else {rejected}::{kind} end /* syncline:typed {mark} */"
 

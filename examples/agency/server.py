@@ -48,6 +48,8 @@ class Handler(BaseHTTPRequestHandler):
         if page < 1 or not 1 <= size <= 500:
             self.answer(400, {"error": "page is a number from 1, per_page one from 1 to 500"})
             return
+        if self.server.touches and page == 1 and records is self.server.content["talents"]:
+            records[0]["dayRate"] += 1
         data = records[(page - 1) * size : page * size]
         self.answer(200, {"data": data, "page": page, "total_pages": -(-len(records) // size), "total": len(records)})
 
@@ -68,7 +70,8 @@ class AgencyServer(ThreadingHTTPServer):
     # All streams connect at the same moment; with the usual five places in the queue, some would wait a second.
     request_queue_size = 64
 
-    def __init__(self, port: int, token: str, number: int) -> None:
+    def __init__(self, port: int, token: str, number: int, *, touches: bool = False) -> None:
+        self.touches = touches
         self.token, self.generation, self.content = token, number, generation(number)
         super().__init__(("127.0.0.1", port), Handler)
 
@@ -86,6 +89,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--token", help="the bearer token that clients must send")
     parser.add_argument("--generation", type=int, help="the generation to serve, from 1")
     parser.add_argument("--state", type=Path, help="remembers the generation: each start serves the next one")
+    parser.add_argument("--touch", action="store_true", help="change one talent whenever they are read")
     parser.add_argument("--until-stdin-closes", action="store_true", help="end with the process that holds the pipe")
     arguments = parser.parse_args()
     if arguments.command == "serve" and not arguments.token:
@@ -111,7 +115,7 @@ def main() -> None:
         return
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    with AgencyServer(arguments.port, arguments.token, arguments.generation) as server:
+    with AgencyServer(arguments.port, arguments.token, arguments.generation, touches=arguments.touch) as server:
         if arguments.state:
             arguments.state.write_text(f"{arguments.generation}\n", encoding="utf-8")
         print(f"listening on http://127.0.0.1:{server.server_port}", flush=True)

@@ -117,6 +117,12 @@ def announce(connection: Connection, publication_id: int) -> None:
     db.call(connection, "announce", publication_id)
 
 
+def published_columns(connection: Connection, entities: list[str]) -> str:
+    """Return a fingerprint of the columns that these entities' current views show."""
+    columns: str = db.call_value(connection, "published_columns", entities)
+    return columns
+
+
 def publishable(connection: Connection, entities: Iterable[str], *, is_held: bool) -> dict[str, int]:
     """Return the checked candidates of these entities that are held, or are not: entity to build."""
     rows = db.call(connection, "publishable", list(entities), is_held)

@@ -34,11 +34,20 @@ class Entity:
 
 
 @dataclass(frozen=True, slots=True)
+class Downstream:
+    """An ordinary model that entities feed, however far; `fingerprint` is that of its code."""
+
+    entities: frozenset[str]
+    is_view: bool
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
 class Models:
-    """What dbt found in the project: entities by name, and which entities feed each ordinary model."""
+    """What dbt found in the project: entities and the ordinary models downstream of them, by name."""
 
     entities: Mapping[str, Entity]
-    downstream: Mapping[str, list[str]]
+    downstream: Mapping[str, Downstream]
 
 
 class Dbt:
@@ -83,7 +92,11 @@ class Dbt:
             )
             for name, item in answer["entities"].items()
         }
-        return Models(entities, answer["downstream"])
+        downstream = {
+            name: Downstream(frozenset(item["entities"]), item["is_view"], item["fingerprint"])
+            for name, item in answer["downstream"].items()
+        }
+        return Models(entities, downstream)
 
     def build(
         self,

@@ -5,6 +5,7 @@ dbt is slow to import and keeps state for its process' life, so it gets one of i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -85,7 +86,7 @@ class DbtProcess:
 
 def _describe(manifest: Manifest) -> dict[str, Any]:
     entities: dict[str, Any] = {}
-    downstream: dict[str, list[str]] = {}
+    downstream: dict[str, Any] = {}
     for unique_id, node in manifest.nodes.items():
         if node.resource_type == "model" and node.config.materialized == "versioned":
             streams, parents = _read(manifest, node)
@@ -101,7 +102,12 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
         elif node.resource_type in ("model", "snapshot") and node.config.materialized != "ephemeral":
             feeding = sorted(_ancestors(manifest, node))
             if feeding:
-                downstream[node.name] = feeding
+                text = node.raw_code + str(sorted(manifest.macros[name].macro_sql for name in node.depends_on.macros))
+                downstream[node.name] = {
+                    "entities": feeding,
+                    "is_view": node.config.materialized == "view",
+                    "fingerprint": hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(),
+                }
     return {"entities": entities, "downstream": downstream}
 
 

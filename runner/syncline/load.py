@@ -128,7 +128,9 @@ class _Load:
             self._known_fields = set(state["known_fields"]) if state["known_fields"] else None
             cursor = state["cursor"] if is_increment and not self._options.limit else None
             pages = self._pages(cursor)
-            if state["last_load"] is None and not self._options.limit and not stream.common.append:
+            # What could be gone again within the load, or needs the load's number in its key, is staged first.
+            is_plain = not (self._options.limit or stream.common.append or stream.common.deleted)
+            if state["last_load"] is None and is_plain:
                 return self._load_first(pages, is_increment)
             if not is_increment and not stream.common.append and state["live_records"] <= SMALL_SIDE:
                 self._live = LiveRecords(self._connection, self._table)
@@ -273,21 +275,19 @@ class _Load:
                     self._note_duplicate(place, record)
 
     def _encoder(self, load_id: int | None) -> Callable[[bytes, bytes, int, bytes], bytes]:
+        """Return the function that makes a record's row for COPY, into the stream's table or what is staged."""
         tombstone = self._stream.common.deleted
-        if load_id is not None:
 
-            def encode(key: bytes, digest: bytes, ordinal: int, record: bytes) -> bytes:
-                rest = _FIRST_REST(16, digest, 8, load_id, 8, ordinal, len(record))
-                return b"".join((_HEAD(5, len(key)), key, rest, record))
-
-            return encode
+        def encode_first(key: bytes, digest: bytes, ordinal: int, record: bytes) -> bytes:
+            rest = _FIRST_REST(16, digest, 8, load_id, 8, ordinal, len(record))
+            return b"".join((_HEAD(5, len(key)), key, rest, record))
 
         def encode_staged(key: bytes, digest: bytes, ordinal: int, record: bytes) -> bytes:
             if tombstone is not None and _is_tombstone(record, tombstone.path, tombstone.when):
                 return b"".join((_HEAD(4, len(key)), key, _TOMBSTONE_REST(-1, 8, ordinal, -1)))
             return b"".join((_HEAD(4, len(key)), key, _STAGED_REST(16, digest, 8, ordinal, len(record)), record))
 
-        return encode_staged
+        return encode_staged if load_id is None else encode_first
 
     def _unreadable(self, record: bytes, message: str) -> BadRecordError:
         try:

@@ -70,11 +70,12 @@ class Watcher(Protocol):
 
 @dataclass(slots=True)
 class Engine:
-    """What runs share: the project, its database, and one warm dbt process."""
+    """What runs share: the project, its database, one warm dbt process, and the views it has made."""
 
     project: Project
     dsn: str
     dbt: Dbt = field(init=False)
+    views: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.dbt = Dbt(self.project.root, self.dsn, self.project.target)
@@ -354,7 +355,7 @@ class _Run:
         if not builds:
             return
         publication = publishing.publish(self._connection, list(builds.values()))
-        _follow_up(self._connection, self._engine.dbt, models, builds, publication, self._claimed)
+        _follow_up(self._engine, self._connection, models, builds, publication, self._claimed)
 
 
 def publish_candidates(engine: Engine, connection: db.Connection, entities: list[str] | None) -> dict[str, int]:
@@ -365,20 +366,27 @@ def publish_candidates(engine: Engine, connection: db.Connection, entities: list
     """
     builds, publication = publishing.publish_checked(connection, entities)
     if publication is not None:
-        _follow_up(connection, engine.dbt, engine.dbt.parse(), builds, publication, None)
+        _follow_up(engine, connection, engine.dbt.parse(), builds, publication, None)
     return builds
 
 
 def _follow_up(
+    engine: Engine,
     connection: db.Connection,
-    dbt: Dbt,
     models: Models,
     builds: Mapping[str, int],
     publication: int,
     claimed: tuple[int, int] | None,
 ) -> None:
     """Build the ordinary models that read what was published, then announce it."""
-    fed = [name for name, entities in models.downstream.items() if set(entities) & set(builds)]
-    if fed:
-        check.raise_model_errors(dbt.build(fed, claimed))
+    fed = {name: model for name, model in models.downstream.items() if model.entities & set(builds)}
+    columns = control.published_columns(
+        connection, sorted({entity for model in fed.values() for entity in model.entities})
+    )
+    # A view follows every publish by itself: it is made again only when its code or the columns it reads have changed.
+    stamps = {name: (model.fingerprint, columns) for name, model in fed.items() if model.is_view}
+    wanted = [name for name in fed if name not in stamps or engine.views.get(name) != stamps[name]]
+    if wanted:
+        check.raise_model_errors(engine.dbt.build(wanted, claimed))
+        engine.views.update(stamps)
     control.announce(connection, publication)

@@ -178,8 +178,7 @@ create or replace function syncline.has_pruned(p_loads jsonb, p_streams jsonb) r
 language sql stable
 as $$
     select coalesce(bool_or(
-        coalesce((p_loads ->> (s.source || '.' || s.stream))::bigint, -1) < coalesce(known.pruned_through, 0)
-        or not p_loads ? (s.source || '.' || s.stream)
+        coalesce((p_loads ->> (s.source || '.' || s.stream))::bigint, 0) <= coalesce(known.pruned_through, 0)
     ), false)
     from jsonb_to_recordset(p_streams) as s (source text, stream text)
     left join syncline.streams as known on s.source = known.source and s.stream = known.stream
@@ -915,34 +914,65 @@ $$;
 comment on function syncline.drop_version(text, text, smallint) is
 'Drops a version''s table, the next view first where it reads it; never what others made on it.';
 
+create or replace function syncline.wanted_indexes(p_table text, p_spec jsonb)
+returns table (index_name text, is_unique boolean, method text, columns text)
+language sql stable
+as $$
+    select
+        p_table || '_' || left(md5(w::text), 8),
+        w.is_unique,
+        w.method,
+        syncline.column_list(w.columns, '%I')
+    from (
+        select true, 'btree', p_spec -> 'unique_key'
+        where jsonb_array_length(p_spec -> 'unique_key') > 0
+        union all
+        select false, 'btree', '["_key"]'::jsonb
+        where p_spec -> 'unique_key' <> '["_key"]'
+        union all
+        select coalesce(i.is_unique, false), coalesce(i.type, 'btree'), i.columns
+        from jsonb_to_recordset(replace((p_spec -> 'indexes')::text, '"unique"', '"is_unique"')::jsonb)
+            as i (columns jsonb, is_unique boolean, type text)
+    ) as w (is_unique, method, columns)
+$$;
+comment on function syncline.wanted_indexes(text, jsonb) is
+'The indexes a version has: unique_key, _key, and those the model declares.';
+
+create or replace function syncline.drop_other_indexes(p_entity text, p_schema text, p_version smallint, p_spec jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_name text := p_entity || '_v' || p_version;
+    v_index regclass;
+begin
+    for v_index in
+        select i.indexrelid::regclass
+        from pg_catalog.pg_index as i
+        inner join pg_catalog.pg_class as c on i.indexrelid = c.oid
+        where i.indrelid = format('%I.%I', p_schema, v_name)::regclass
+            and c.relname not in (select w.index_name from syncline.wanted_indexes(v_name, p_spec) as w)
+    loop
+        perform syncline.lock_politely(format('%I.%I', p_schema, v_name)::regclass);
+        execute format('drop index %s', v_index);
+    end loop;
+end
+$$;
+comment on function syncline.drop_other_indexes(text, text, smallint, jsonb) is
+'Drops the indexes of a version that the model no longer declares, before it is written in place.';
+
 create or replace function syncline.index_version(p_entity text, p_schema text, p_version smallint, p_spec jsonb)
 returns void
 language plpgsql
 as $$
 declare
     v_name text := p_entity || '_v' || p_version;
-    v_table text := format('%I.%I', p_schema, v_name);
     v_index record;
 begin
-    if jsonb_array_length(p_spec -> 'unique_key') > 0 then
+    for v_index in select * from syncline.wanted_indexes(v_name, p_spec) loop
         execute format(
-            'create unique index if not exists %I on %s (%s)',
-            v_name || '_' || left(md5(p_spec ->> 'unique_key'), 8), v_table, syncline.column_list(p_spec -> 'unique_key', '%I')
-        );
-    end if;
-    if p_spec -> 'unique_key' <> '["_key"]' then
-        execute format('create index if not exists %I on %s (_key)', v_name || '_key', v_table);
-    end if;
-    for v_index in
-        select * from jsonb_to_recordset(p_spec -> 'indexes') as i (columns jsonb, "unique" boolean, type text)
-    loop
-        execute format(
-            'create %s index if not exists %I on %s using %I (%s)',
-            case when v_index.unique then 'unique' end,
-            v_name || '_' || left(md5(v_index::text), 8),
-            v_table,
-            coalesce(v_index.type, 'btree'),
-            syncline.column_list(v_index.columns, '%I')
+            'create %s index if not exists %I on %I.%I using %I (%s)',
+            case when v_index.is_unique then 'unique' end, v_index.index_name, p_schema, v_name, v_index.method, v_index.columns
         );
     end loop;
 end
@@ -990,6 +1020,7 @@ begin
         );
         execute format('comment on table %s is %L', v_table, 'A version of ' || p_build.entity || '; read ' || p_build.entity || '_current.');
     else
+        perform syncline.drop_other_indexes(p_build.entity, p_schema, p_build.version, p_spec);
         execute format(
             'delete from %1$s as written using %2$s.writing where written._key = writing._key', v_table, v_work
         );

@@ -163,6 +163,16 @@ $$;
 comment on function syncline.announce(bigint) is
 'Sends NOTIFY syncline_published with publication_id and run_id: what is downstream is up to date too.';
 
+create or replace function syncline.published_columns(p_entities text[]) returns text
+language sql stable
+as $$
+    select md5(coalesce(string_agg(e.entity || b.columns, ';' order by e.entity), ''))
+    from syncline.entities as e
+    inner join syncline.builds as b on e.current_build = b.build_id
+    where e.entity = any(p_entities)
+$$;
+comment on function syncline.published_columns(text[]) is 'A fingerprint of the columns that these entities'' current builds have.';
+
 create or replace function syncline.publishable(p_entities text[] default null, p_is_held boolean default null)
 returns table (entity text, build_id bigint)
 language sql stable

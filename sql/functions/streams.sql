@@ -113,6 +113,9 @@ begin
     where builds.state in ('built', 'failed', 'checked', 'trial', 'current', 'retired')
         and builds.created_at > clock_timestamp() - p_max_age
         and builds.loads ? (p_source || '.' || p_stream);
+    select least(v_horizon, min((running.pinned_loads ->> (p_source || '.' || p_stream))::bigint)) into v_horizon
+    from syncline.runs as running
+    where running.status = 'running';
     if v_horizon is null then
         return 0;
     end if;

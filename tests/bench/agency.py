@@ -41,9 +41,7 @@ def measure(dsn: str, folder: Path) -> None:
 
             sync()
             warm = sorted(sync() for _ in range(7))
-            print(
-                f"  warm run, one record changed: {warm[3]:.2f} ({warm[0]:.2f} to {warm[-1]:.2f}; goal 1.5)"
-            )
+            print(f"  warm run, one record changed: {warm[3]:.2f} ({warm[0]:.2f} to {warm[-1]:.2f}; goal 1.5)")
         environment = os.environ | connection_variables(database)
         command = [sys.executable, "-m", "dbt.cli.main", "build", "--quiet", "--exclude-resource-type", "unit_test"]
         cold_dbt, cold_run = [], []

@@ -81,9 +81,7 @@ def measure_speed(dsn: str, folder: Path, count: int) -> None:
     with file.open("w") as out:
         out.writelines(records(count))
     megabytes = file.stat().st_size / 1e6
-    print(
-        f"\n{count:,} records, {megabytes:.0f} MB, {megabytes / count * 1e6:.0f} bytes each; seconds, ratios"
-    )
+    print(f"\n{count:,} records, {megabytes:.0f} MB, {megabytes / count * 1e6:.0f} bytes each; seconds, ratios")
     project = make_project(folder / "volume", file)
     database = make_database(dsn, "volume")
     with Engine(read_project(project), database) as engine:

@@ -182,6 +182,30 @@ def test_a_long_reader_makes_publish_fail_by_name(driver: Driver) -> None:
     assert {row["generation"] for row in driver.current().values()} == {2}
 
 
+def test_a_long_reader_keeps_no_build_waiting(driver: Driver) -> None:
+    """A build needs no lock on what is published: it goes through while a transaction that read current is open."""
+    sync(driver, 1)
+    sync(driver, 2)
+    driver.load([person(n, generation=3) for n in range(1, ROWS + 1)])
+    driver.connection.execute("set statement_timeout = '5s'")
+    with psycopg.connect(driver.dsn) as holder:
+        holder.execute(READ)
+        build = driver.build(driver.sql(COLUMNS))
+    driver.publish(build)
+    assert {found["generation"] for found in driver.current().values()} == {3}
+
+
+def test_a_build_keeps_no_reader_waiting(driver: Driver) -> None:
+    """Until its transaction ends, a build holds no lock that a reader of current would wait for."""
+    sync(driver, 1)
+    sync(driver, 2)
+    driver.load([person(n, generation=3) for n in range(1, ROWS + 1)])
+    with driver.connection.transaction(), psycopg.connect(driver.dsn) as reader:
+        driver.build(driver.sql(COLUMNS))
+        reader.execute("set lock_timeout = '1s'")
+        assert len(reader.execute(READ).fetchall()) == ROWS
+
+
 def test_a_lock_in_the_way_is_tried_again(driver: Driver) -> None:
     """A reader that ends within the patience only delays the publish."""
     sync(driver, 1)

@@ -172,7 +172,7 @@ def test_commands_show_neither(bench: Bench, place: Callable[[Bench], None]) -> 
 
 
 def test_dbt_writes_no_log(bench: Bench) -> None:
-    """dbt's log, which would hold statements and errors, is not there after a run that failed."""
+    """The log of dbt, which would hold statements and errors, is not there after a run that failed."""
     bench.sync()
     in_sql_that_fails(bench)
     bench.fail()

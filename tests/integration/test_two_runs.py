@@ -79,7 +79,8 @@ def test_identical_waiting_runs_share_one(bench: Bench) -> None:
         waiting = [bench.start(*RUN, "--wait-timeout", "20") for _ in range(2)]
         wait_for_runs(bench, "queued", 1)
         bench.wait_until(
-            "select count(*) >= 3 from pg_stat_activity where datname = current_database() and application_name = 'syncline'"
+            """select count(*) >= 3 from pg_stat_activity
+            where datname = current_database() and application_name = 'syncline'"""
         )
         bench.api.go_on()
         assert ended(first)[0] == 0

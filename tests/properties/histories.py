@@ -24,7 +24,7 @@ ENTITY = "thing"
 Rows = list[dict[str, Any]]
 
 REFUSED = -1
-"""What stands for the number of a build that was refused."""
+"""Stands for the number of a build that was refused."""
 
 Keys = st.integers(1, 6)
 Records = st.fixed_dictionaries(
@@ -67,6 +67,9 @@ Loads = st.builds(
     bad=st.just([]) | st.lists(BadLines, max_size=1),
 )
 Endings = st.sampled_from(["publish", "publish", "publish", "leave", "fail", "dry run", "dry run", "trial"])
+
+MaxAges = st.sampled_from(["30 days", "0 seconds"])
+Changes = st.sampled_from(["columns", "expression", "on_missing", "unique_key", "unique_key", "share"])
 
 KINDS: dict[str, list[list[str]]] = {
     "people": [["email"], ["email"], ["id"], ["name"], []],
@@ -113,7 +116,7 @@ class History(RuleBasedStateMachine):
             f" as $$ select {share}::numeric $$"
         )
 
-    @rule(data=st.data(), what=st.sampled_from(["columns", "expression", "on_missing", "unique_key", "share"]))
+    @rule(data=st.data(), what=Changes)
     def change(self, data: st.DataObject, what: str) -> None:
         """Change the model in one respect, or how its versions are written."""
         if what == "columns":
@@ -179,7 +182,7 @@ class History(RuleBasedStateMachine):
         lines = [line(*each) for each in [*load.before, *self.source.items(), *load.after]]
         self.subject.load_lines([*load.bad, *lines])
 
-    @rule(keep=st.sampled_from([1, 1, 3]), max_age=st.sampled_from(["30 days", "0 seconds"]))
+    @rule(keep=st.sampled_from([1, 1, 3]), max_age=MaxAges)
     def prune(self, keep: int, max_age: str) -> None:
         if known.PRUNED_IS_TOLD_ONE_LOAD_LATE:
             max_age = "30 days"

@@ -10,21 +10,33 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 
 from tests.properties.conftest import Clones, examples
-from tests.properties.histories import ENTITY, History
+from tests.properties.histories import ENTITY, History, Load, Loads, MaxAges
 
 
 class DeltaEqualsFull(History):
     """A history in which builds are tried both ways, each in a transaction that is rolled back."""
 
-    @precondition(lambda self: self.facts()["current_build"] is not None)
-    @rule(edits=st.none())
-    def compare(self, edits: None) -> None:
+    @precondition(lambda self: self.is_published)
+    @rule()
+    def compare(self) -> None:
         delta_in_place = self.outcome(share=9)
         delta_anew = self.outcome(share=0)
         full = self.outcome(share=9, full_refresh=True)
         event(f"compared: {len(full['delta'])} keys of {len(full['rows'])} rows")
         assert delta_in_place == full
         assert delta_anew == full
+
+    @precondition(lambda self: self.is_published)
+    @rule(load=Loads, prunes=st.booleans(), max_age=MaxAges)
+    def load_and_compare(self, load: Load, prunes: bool, max_age: str) -> None:
+        self.load(load)
+        if prunes:
+            self.prune(1, max_age)
+        self.compare()
+
+    @property
+    def is_published(self) -> bool:
+        return self.facts()["current_build"] is not None
 
     def outcome(self, share: float, **options: Any) -> dict[str, Any]:
         """What a build would give: rows, delta, counts, rejected keys and the errors that then hold."""

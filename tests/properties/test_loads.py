@@ -109,19 +109,6 @@ class Model:
         }
 
 
-def _live_between_changes(load: Load, live: dict[str, bytes]) -> bool:
-    """Whether a key comes as it is and changed more than once."""
-    by_key: dict[str | None, list[Line]] = {}
-    for line in load.lines:
-        if not _is_bad(line):
-            by_key.setdefault(_key(line), []).append(line)
-    return any(
-        key in live and live[key] in lines and len([line for line in lines if line != live[key]]) > 1
-        for key, lines in by_key.items()
-        if key is not None
-    )
-
-
 def _revisions(subject: Subject, stream: Stream) -> list[dict[str, Any]]:
     return subject.rows(
         "select _key, _hash, _first_load, _gone_load, _ordinal, payload::text as line"
@@ -157,8 +144,6 @@ def test_loads_are_a_dict(subject: Subject, small_side: int, steps: Sequence[Loa
             if isinstance(step, Prune):
                 subject.prune(stream, step.keep)
                 pruned_before = max([pruned_before, *sorted(model.kept)[: -step.keep]])
-                continue
-            if known.THREE_OF_A_KEY_LOSE_THE_LAST and small_side and _live_between_changes(step, model.live):
                 continue
             if known.FIRST_LOAD_KEEPS_TOMBSTONES and not model.kept and step.is_increment:
                 continue

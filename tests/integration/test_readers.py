@@ -288,8 +288,8 @@ def test_a_view_keeps_options_owner_and_grants(driver: Driver, roles: tuple[str,
             publishing.rollback(driver.connection)
         else:
             added = {"city": ("text", False)} if change == "a column" else {}
-            driver.load([person(n, name=change) for n in range(1, 30)], allow_mass_delete=True)
-            driver.publish(driver.build(driver.sql(PEOPLE | added)))
+            driver.load([person(n, name=change, generation=2) for n in range(1, 30)], allow_mass_delete=True)
+            driver.publish(driver.build(driver.sql(COLUMNS | added)))
         assert row(driver, VIEW) == before, change
         execute(driver, "set role {}", reader)
         found = value(driver, "select distinct name from people_current")

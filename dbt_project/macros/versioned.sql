@@ -7,7 +7,7 @@
 
     {%- do _check_versioned_config() -%}
     {%- set relation = this.incorporate(type='view') -%}
-    {%- set unique_key = config.get('unique_key', []) -%}
+    {%- set unique_key = config.get('unique_key') or [] -%}
     {%- set streams = _read_streams(model) -%}
     {%- set spec = {
         'engine': 1,

@@ -40,9 +40,6 @@ def raise_model_errors(nodes: Iterable[Mapping[str, Any]]) -> None:
     first = failed[0]
     kinds: dict[str, type[SynclineError]] = {"SY2": ConfigurationError, "SY3": RefusedError}
     kind = kinds.get((first["state"] or "")[:3], ModelError)
-    # Compilation errors of our own macros have no SQLSTATE: they are about configuration.
-    if first["state"] is None and "Compilation" in first["message"]:
-        kind = ConfigurationError
     others = [node["name"] for node in failed[1:]]
     message = first["message"] if first["name"] in first["message"] else f"{first['name']}: {first['message']}"
     raise kind(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -167,15 +167,18 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(**{_UNITS[match.group(2)]: int(match.group(1))})
 
 
-def convert(settings: Mapping[str, Any], shape: type[T], place: str) -> T:
-    """Return `settings` as the struct `shape`; raises ConfigurationError with `place` and the known names."""
+def convert(settings: Mapping[str, Any], shape: type[T], place: str, also: Iterable[str] = ()) -> T:
+    """Return `settings` as the struct `shape`; raises ConfigurationError with `place` and the known names.
+
+    `also` are names that are known at the same place and taken out before.
+    """
     known = msgspec.structs.fields(shape)  # type: ignore[arg-type]
     names = {item.encode_name for item in known}
     unknown = sorted(set(settings) - names)
     if unknown:
         raise ConfigurationError(
             f"{place}: unknown setting {unknown[0]!r}",
-            f"Known here: {', '.join(sorted(names))}.",
+            f"Known here: {', '.join(sorted(names.union(also)))}.",
         )
     missing = [item.encode_name for item in known if item.required and item.encode_name not in settings]
     if missing:
@@ -233,6 +236,8 @@ def _read_stream(source: str, table: Mapping[str, Any], file: Path) -> Stream:
     if isinstance(common.keep, int) and common.keep < 1:
         raise ConfigurationError(f"{place}: keep is a number of loads, at least 1, or all")
     fields = [common.key] if isinstance(common.key, str) else common.key
+    if set(common.hash_without) & set(fields):
+        raise ConfigurationError(f"{place}: hash_without names the key", "The key is what tells records apart.")
     key = () if fields == ["none"] else tuple(fields)
     return Stream(source, name, key, common, settings, file)
 

@@ -91,6 +91,12 @@ def pin_loads(connection: Connection) -> dict[str, int]:
     return pinned
 
 
+def known_entities(connection: Connection) -> set[str]:
+    """Return the entities that were built before, published or not."""
+    with db.translated():
+        return {row["entity"] for row in connection.execute("select entity from syncline.entity_status")}
+
+
 def register_entities(connection: Connection, parents: Mapping[str, Iterable[str]]) -> None:
     """Note which entities each entity reads."""
     rows = [{"entity": name, "parents": list(read)} for name, read in parents.items()]

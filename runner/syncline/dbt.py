@@ -44,10 +44,14 @@ class Downstream:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """What dbt found in the project: entities and the ordinary models downstream of them, by name."""
+    """What dbt found in the project: entities, the ordinary models downstream of them, and the tests on entities alone.
+
+    All are by name; a test has the entities it reads.
+    """
 
     entities: Mapping[str, Entity]
     downstream: Mapping[str, Downstream]
+    tests: Mapping[str, list[str]]
 
 
 class Dbt:
@@ -96,17 +100,22 @@ class Dbt:
             name: Downstream(frozenset(item["entities"]), item["is_view"], item["fingerprint"])
             for name, item in answer["downstream"].items()
         }
-        return Models(entities, downstream)
+        return Models(entities, downstream, answer["tests"])
 
     def build(
         self,
         select: list[str],
         run: tuple[int, int] | None,
         on_event: Callable[[Mapping[str, Any]], None] | None = None,
+        *,
+        is_exact: bool = False,
     ) -> list[dict[str, Any]]:
-        """Build and test what `select` names, for a run or none; return a report for each model and test."""
+        """Build and test what `select` names, for a run or none; return a report for each model and test.
+
+        Where `is_exact`, only the tests named run; else all that are on the models named.
+        """
         options = "" if run is None else f"-c syncline.run_id={run[0]} -c syncline.attempt={run[1]}"
-        self._send({"do": "build", "select": select, "options": options})
+        self._send({"do": "build", "select": select, "options": options, "is_exact": is_exact})
         nodes: list[dict[str, Any]] = self._answer(on_event)["nodes"]
         return nodes
 
@@ -166,11 +175,9 @@ def connection_variables(dsn: str) -> dict[str, str]:
     except psycopg.ProgrammingError:
         raise ConfigurationError("DATABASE_URL is no connection string") from None
     names = {
-        "host": "PGHOST",
-        "port": "PGPORT",
-        "user": "PGUSER",
-        "password": "PGPASSWORD",
-        "dbname": "PGDATABASE",
-        "sslmode": "PGSSLMODE",
+        name: "PG" + name.upper() for name in ("host", "port", "user", "password", "hostaddr", "passfile", "service")
     }
+    names |= {"dbname": "PGDATABASE", "connect_timeout": "PGCONNECT_TIMEOUT", "sslmode": "PGSSLMODE"}
+    names |= {"sslrootcert": "PGSSLROOTCERT", "sslcert": "PGSSLCERT", "sslkey": "PGSSLKEY"}
+    names |= {"channel_binding": "PGCHANNELBINDING", "target_session_attrs": "PGTARGETSESSIONATTRS"}
     return {variable: str(given[name]) for name, variable in names.items() if given.get(name) is not None}

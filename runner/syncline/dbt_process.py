@@ -19,7 +19,7 @@ from dbt.contracts.graph.manifest import Manifest
 
 _QUIET = ["--quiet", "--log-level", "none", "--log-level-file", "none", "--no-print", "--no-use-colors"]
 
-_DATABASE_TEXT = re.compile(r"SQLSTATE (\w{5})")
+_DETAIL = re.compile(r"DETAIL:\s+SQLSTATE (\w{5})")
 _NAMES_OBJECTS = re.compile(
     r"(column|relation|function|operator|schema|table|type) .* (does not exist|is ambiguous)|syntax error"
 )
@@ -53,17 +53,24 @@ class DbtProcess:
             self._manifest, self._stamp = result.result, stamp
         return _describe(self._manifest)
 
-    def do_build(self, select: list[str], options: str) -> dict[str, Any]:
-        """Build and test what `select` names; `options` are the session settings of dbt's connections."""
+    def do_build(self, select: list[str], options: str, is_exact: bool) -> dict[str, Any]:
+        """Build and test what `select` names, and where it is not exact all tests on it.
+
+        `options` are the session settings of dbt's connections.
+        """
         os.environ["PGOPTIONS"] = options
         arguments = ["build", "--select", *select, "--exclude-resource-type", "unit_test", "--no-fail-fast"]
+        if is_exact:
+            arguments += ["--indirect-selection", "empty"]
         result = self._invoke(arguments, manifest=self._manifest)
         if result.exception is not None:
             return {"error": _explain(str(result.exception))}
         return {"nodes": [_report(item) for item in result.result.results]}
 
     def _invoke(self, arguments: list[str], manifest: Manifest | None) -> dbtRunnerResult:
+        state = self._project / ".syncline"
         folders = ["--project-dir", str(self._project), "--profiles-dir", str(self._project)]
+        folders += ["--target-path", str(state / "target"), "--log-path", str(state / "logs")]
         return dbtRunner(manifest=manifest, callbacks=[self._on_event]).invoke([*_QUIET, *arguments, *folders])
 
     def _on_event(self, event: Any) -> None:
@@ -108,7 +115,19 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
                     "is_view": node.config.materialized == "view",
                     "fingerprint": hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(),
                 }
-    return {"entities": entities, "downstream": downstream}
+    return {"entities": entities, "downstream": downstream, "tests": _tests(manifest)}
+
+
+def _tests(manifest: Manifest) -> dict[str, list[str]]:
+    """The tests that read entities and no other model, with the entities they read."""
+    found = {}
+    for node in manifest.nodes.values():
+        if node.resource_type != "test":
+            continue
+        parents = [manifest.nodes.get(unique_id) for unique_id in node.depends_on.nodes]
+        if parents and all(parent is not None and parent.config.materialized == "versioned" for parent in parents):
+            found[node.name] = sorted({parent.name for parent in parents if parent is not None})
+    return found
 
 
 def _ancestors(manifest: Manifest, node: Any) -> set[str]:
@@ -182,17 +201,16 @@ def _report(result: Any) -> dict[str, Any]:
 
 def _explain(message: str) -> dict[str, Any]:
     """Split what dbt says into message, hint and SQLSTATE; syncline.build has taken values out of it."""
-    state = _DATABASE_TEXT.search(message)
+    detail = _DETAIL.search(message)
+    state = detail.group(1) if detail else None
     hint = re.search(r"HINT:\s*(.+)", message)
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    if lines and re.match(r"(Database|Compilation|Runtime|Parsing|Dependency) Error", lines[0]) and len(lines) > 1:
+    if len(lines) > 1 and re.match(r"(Database|Compilation|Runtime|Parsing|Dependency) Error", lines[0]):
+        if lines[0].startswith("Compilation") and state is None:
+            state = "SY200"  # as our own states say it: the model or its configuration is wrong
         lines = lines[1:]
     text = next(iter(lines), "dbt gives no reason")
-    return {
-        "message": text,
-        "hint": hint.group(1).strip() if hint else None,
-        "state": state.group(1) if state else None,
-    }
+    return {"message": text, "hint": hint.group(1).strip() if hint else None, "state": state}
 
 
 def _explain_test(message: str) -> dict[str, Any]:

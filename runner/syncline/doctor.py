@@ -34,7 +34,7 @@ def examine(project: Project, open_database: Callable[[], str]) -> Iterator[Find
         yield _try(f"settings of source {source.name}", partial(check_settings, source))
         yield _try(f"variables of source {source.name}", partial(_resolve, project, source.name))
     if not project.sources:
-        yield Finding("sources", False, "the project declares none", "Write one: docs/quickstart.md.")
+        yield Finding("sources", False, "the project declares none", "Declare one in dbt_project/models/sources.yml.")
     missing = [name for name in ("profiles.yml",) if not (project.root / name).exists()]
     yield Finding(
         "dbt's profile", not missing, ", ".join(missing), "Copy profiles.yml from a project of `syncline init`."
@@ -71,7 +71,7 @@ def _examine_schema(project: Project, connection: db.Connection) -> Iterator[Fin
     except SynclineError as error:
         yield Finding("control schema", False, error.message, error.hint)
         return
-    yield Finding("control schema", is_current, "" if is_current else "not up to date", "Run `syncline migrate`.")
+    yield Finding("control schema", True, "" if is_current else "not up to date; the next command brings it up to date")
     if is_current:
         engine = db.call_value(connection, "engine_version")
         found = _macros_engine(project)

@@ -166,6 +166,7 @@ class _Run:
         self._connection = connection
         self._claimed = claimed
         self._sources = sources
+        self._feeding: set[str] | None = None  # the streams that feed the entities asked for; None for all
 
     def work(self) -> None:
         """Work the run to its end and note it. A failed run leaves current as it was; this raises nothing for it."""
@@ -182,6 +183,8 @@ class _Run:
 
     def _steps(self) -> None:
         steps = self._options.steps
+        if self._options.entities:
+            self._feeding = self._find_feeding(self._engine.dbt.parse())
         if "load" in steps:
             with self._step("load"):
                 self._load()
@@ -193,7 +196,7 @@ class _Run:
         self._watcher.entities(names)
         control.lock_entities(self._connection, names)
         try:
-            self._build(entities)
+            self._build(entities, models)
             if self._options.publishes:
                 with self._step("publish"):
                     self._publish(names, models)
@@ -238,30 +241,33 @@ class _Run:
         for source in self._sources:
             wanted = [s for s in source.active_streams if self._wants(s)]
             work += [(source, stream) for stream in wanted]
-        errors: list[SynclineError] = []
+        errors: dict[str, SynclineError] = {}
         with ExitStack() as stack:
             connectors = {source.name: open_connector(self._engine.project, source) for source, _ in work}
             for connector in connectors.values():
                 stack.callback(connector.close)
             failed = threading.Event()
             with ThreadPoolExecutor(STREAMS_AT_ONCE, thread_name_prefix="load") as pool:
-                futures = [
-                    pool.submit(self._load_one, source, stream, connectors[source.name], failed)
+                futures = {
+                    pool.submit(self._load_one, source, stream, connectors[source.name], failed): stream.label
                     for source, stream in work
-                ]
+                }
                 for future in as_completed(futures):
                     error = future.exception()
                     if isinstance(error, SynclineError):
-                        errors.append(error)
+                        errors[futures[future]] = error
                     elif error is not None:
                         raise error
         if errors:
-            raise errors[0]
+            first, *others = sorted(errors)
+            also = f" (and {', '.join(others)} failed too)" if others else ""
+            raise type(errors[first])(errors[first].message + also, errors[first].hint)
 
     def _wants(self, stream: Stream) -> bool:
-        return (
-            not self._options.streams or stream.name in self._options.streams or stream.label in self._options.streams
-        )
+        if self._feeding is not None and stream.label not in self._feeding:
+            return False
+        wanted = self._options.streams
+        return not wanted or stream.name in wanted or stream.label in wanted
 
     def _load_one(self, source: Source, stream: Stream, connector: Connector, failed: threading.Event) -> None:
         if failed.is_set():
@@ -286,6 +292,16 @@ class _Run:
 
     # build and check
 
+    def _find_feeding(self, models: Models) -> set[str]:
+        """Return the streams that feed the entities asked for, through those they read too."""
+        waiting, seen = [entity.name for entity in self._choose(models)], set[str]()
+        while waiting:
+            name = waiting.pop()
+            if name not in seen and name in models.entities:
+                seen.add(name)
+                waiting += models.entities[name].reads
+        return {label for name in seen for label in models.entities[name].streams}
+
     def _choose(self, models: Models) -> list[Entity]:
         """Return the entities of the run: those asked for, or all that the run's streams feed, however far."""
         if self._options.entities:
@@ -302,7 +318,7 @@ class _Run:
                 return [models.entities[name] for name in sorted(chosen)]
             chosen |= more
 
-    def _build(self, entities: list[Entity]) -> None:
+    def _build(self, entities: list[Entity], models: Models) -> None:
         if not entities:
             self._watcher.note("no entity reads what was loaded: write a model with materialized='versioned'")
             return
@@ -326,7 +342,10 @@ class _Run:
                 control.begin_step(self._connection, "check")
                 self._watcher.step("check")
 
-        nodes = self._engine.dbt.build(names, self._claimed, follow)
+        # A test that reads an entity which was never built would fail on a relation that is not there.
+        known = set(names) | control.known_entities(self._connection)
+        tests = [name for name, read in models.tests.items() if set(read) & set(names) and set(read) <= known]
+        nodes = self._engine.dbt.build([*names, *tests], self._claimed, follow, is_exact=True)
         check.raise_model_errors(nodes)
         control.register_entities(self._connection, {entity.name: entity.parents for entity in entities})
         failures = check.find_failures(self._connection, nodes, {entity.name: entity.schema for entity in entities})

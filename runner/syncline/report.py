@@ -150,7 +150,8 @@ def print_run(console: Console, report: Mapping[str, Any]) -> None:
 
 
 def _state(state: str) -> str:
-    return {"current": "[green]published[/]", "unchanged": "[dim]unchanged[/]"}.get(state, state)
+    shown = {"current": "[green]published[/]", "unchanged": "[dim]unchanged[/]", "failed": "not published"}
+    return shown.get(state, state)
 
 
 def _next_step(report: Mapping[str, Any]) -> str:
@@ -160,7 +161,8 @@ def _next_step(report: Mapping[str, Any]) -> str:
     if waiting:
         return f"`syncline diff {min(waiting)}` shows what would change, `syncline publish` publishes it"
     if report["row_errors"]:
-        return f"`syncline errors` shows the {report['row_errors']} values that did not fit"
+        count = report["row_errors"]
+        return f"`syncline errors` shows {'the value' if count == 1 else f'the {count} values'} that did not fit"
     if changed:
         return f"`syncline diff {min(changed)}` shows what changed, `syncline rollback` takes it back"
     if entities:

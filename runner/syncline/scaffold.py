@@ -22,7 +22,7 @@ dbt_packages/
 """
 
 _SOURCES = """\
-# Where records come from. Every connector and setting: docs/reference/sources.md.
+# Where records come from. Syncline's docs/reference/settings.md lists every connector and setting.
 sources: []
 #  - name: shop
 #    schema: raw_shop
@@ -111,7 +111,7 @@ def _copy_example(name: str, folder: Path, models: Path) -> None:
     # The agency's models are the bundled project's own; the other examples bring theirs.
     own = ours / "examples" / name / "models"
     shutil.copytree(own if own.is_dir() else ours / "dbt_project" / "models", models, dirs_exist_ok=True)
-    skipped = shutil.ignore_patterns("__pycache__", "models")
+    skipped = shutil.ignore_patterns("__pycache__", ".*", "models")
     shutil.copytree(ours / "examples" / name, folder / "examples" / name, ignore=skipped)
 
 

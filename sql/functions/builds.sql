@@ -1041,8 +1041,8 @@ begin
     exception when unique_violation then
         raise exception using
             errcode = 'SY210',
-            message = format('rows of %s that are published collide on its new unique key or unique index', p_build.entity),
-            hint = 'Put the old one back, or give the entity a new name.';
+            message = format('rows of %s collide on its unique key or on a unique index', p_build.entity),
+            hint = 'Collisions on unique_key are row errors, those on an index of `indexes` are not: drop it there, or put a changed unique_key back.';
     end;
     if v_build.is_written_anew then
         execute format('analyze %s', v_table);

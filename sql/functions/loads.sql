@@ -295,7 +295,7 @@ begin
             when v_load.kind = 'full' and not v_load.is_trial then v_load.started_at else last_full_at
         end,
         live_records = v_load.live_records,
-        key_fields = (select array_agg(field) from jsonb_array_elements_text(p_facts -> 'key_fields') as field),
+        key_fields = array(select jsonb_array_elements_text(p_facts -> 'key_fields')),
         known_fields = coalesce(
             (select array_agg(field) from jsonb_array_elements_text(nullif(p_facts -> 'known_fields', 'null')) as field), known_fields
         ),

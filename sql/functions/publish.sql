@@ -97,6 +97,12 @@ declare
     v_reason text;
 begin
     perform syncline.hold_run();
+    if cardinality(p_builds) = 0 then
+        raise exception using
+            errcode = 'SY303',
+            message = 'there is nothing to publish',
+            hint = 'Name the builds of candidates: `select * from syncline.publishable()`.';
+    end if;
     perform pg_advisory_xact_lock(syncline.lock_class('publish'), 0);
     perform 1 from syncline.entities where next_build = any(p_builds) order by entity for update;
     insert into syncline.publications (run_id) values (syncline.session_run()) returning publication_id into v_publication;

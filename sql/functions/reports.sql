@@ -184,13 +184,14 @@ begin
     is_candidate := v_row.next_build is not null;
     old_table := format('%I.%I', v_row.schema_name, p_entity || '_v' || case when is_candidate then 3 - v_other.version else 3 - v_current.version end);
     new_table := format('%I.%I', v_row.schema_name, p_entity || '_v' || case when is_candidate then v_other.version else v_current.version end);
-    if not is_candidate and v_other.build_id is null and v_row.current_build <> (
-        select min(build_id) from syncline.builds where entity = p_entity and publication_id is not null
+    if not is_candidate and v_other.build_id is null and exists (
+        select 1 from syncline.builds
+        where entity = p_entity and publication_id is not null and build_id <> v_row.current_build
     ) then
         raise exception using
             errcode = 'SY305',
-            message = format('what %s was before its last publish is written over', p_entity),
-            hint = 'A later build has used its table: run `syncline run --dry-run` to see what the next one would change.';
+            message = format('there is nothing to compare %s with: its last publish was rolled back or written over', p_entity),
+            hint = 'Run `syncline run --dry-run` to see what the next one would change.';
     end if;
     select jsonb_agg(col) into columns
     from jsonb_array_elements(case when is_candidate then v_other.columns else v_current.columns end) as col;

@@ -55,7 +55,7 @@ def call(*command: str | Path, cwd: Path, code: int = 0) -> str:
 @pytest.mark.timeout(600)
 def test_the_wheel_does_the_whole_job(tmp_path: Path) -> None:
     """Installed from the wheel, in a folder with a space, the example syncs and goes back, and a new project runs."""
-    call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, CHECKOUT, cwd=tmp_path)
+    call(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, CHECKOUT, cwd=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     venv.create(tmp_path / "venv", with_pip=True)
     python, syncline = tmp_path / "venv" / "bin" / "python", tmp_path / "venv" / "bin" / "syncline"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
+import msgspec
 
 from syncline.cli.context import command, connected, console, example, print_json
 
@@ -21,10 +21,17 @@ def diff(as_json: bool, entity: str, limit: int) -> None:
 
     with connected() as (_, connection):
         sides = db.call(connection, "sides", entity)[0]
-        rows = db.call(connection, "diff", entity, None if as_json else limit + 1)
+        # As texts: a numeric must not lose digits on its way through a float.
+        rows = connection.execute(
+            "select change, _key, old::text, new::text from syncline.diff(%s, %s)",
+            (entity, None if as_json else limit + 1),
+        ).fetchall()
+    for row in rows:
+        for side in ("old", "new"):
+            row[side] = {} if row[side] is None else msgspec.json.decode(row[side], type=dict[str, msgspec.Raw])
     if as_json:
         for row in rows:
-            print_json(row)
+            click.echo(msgspec.json.encode(row | {"old": row["old"] or None, "new": row["new"] or None}))
         return
     screen = console()
     what = "the candidate against current" if sides["is_candidate"] else "what the last publish changed"
@@ -42,12 +49,11 @@ def _print_change(screen: Any, row: dict[str, Any], columns: list[str]) -> None:
 
     marks = {"inserted": "[green]+[/]", "deleted": "[red]-[/]", "updated": "[yellow]~[/]"}
     screen.print(f"{marks[row['change']]} {escape(row['_key'])}", highlight=False)
-    old, new = row["old"] or {}, row["new"] or {}
+    old, new = ({name: bytes(value).decode() for name, value in row[side].items()} for side in ("old", "new"))
     for name in columns:
         if name == "_key" or old.get(name) == new.get(name):
             continue
-        before = escape(json.dumps(old.get(name), ensure_ascii=False))
-        after = escape(json.dumps(new.get(name), ensure_ascii=False))
+        before, after = escape(old.get(name, "null")), escape(new.get(name, "null"))
         if row["change"] == "updated":
             screen.print(f"    {name}: [red]{before}[/] → [green]{after}[/]", highlight=False)
         else:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 import msgspec
 
-from syncline.config import Project, Source, Stream, convert, resolve
+from syncline.config import Project, Source, Stream, StreamSettings, convert, resolve
 from syncline.errors import ConfigurationError
 
 Cursor = dict[str, Any]
@@ -74,7 +74,8 @@ def check_settings(source: Source) -> None:
     kind = connector_class(source)
     convert(source.settings, kind.SourceSettings, f"{source.file}: source {source.name!r}")
     for stream in source.streams.values():
-        convert(stream.settings, kind.StreamSettings, f"{stream.file}: stream {stream.label}")
+        common = [item.encode_name for item in msgspec.structs.fields(StreamSettings)]
+        convert(stream.settings, kind.StreamSettings, f"{stream.file}: stream {stream.label}", common)
 
 
 def open_connector(project: Project, source: Source) -> Connector:

@@ -47,9 +47,14 @@ def blocking_runs(connection: Connection, run_id: int) -> list[int]:
     return [row["blocking_runs"] for row in db.call(connection, "blocking_runs", run_id)]
 
 
-def cancel_run(connection: Connection, run_id: int) -> bool:
-    """Take a waiting run out of the queue."""
-    return bool(db.call_value(connection, "cancel_run", run_id))
+def join_queue(connection: Connection, run_id: int) -> None:
+    """Note that this session waits for the run, which identical requests may share."""
+    db.call(connection, "join_queue", run_id)
+
+
+def leave_queue(connection: Connection, run_id: int) -> bool:
+    """Wait for the run no longer; True where it was cancelled, since nobody else waits for it."""
+    return bool(db.call_value(connection, "leave_queue", run_id))
 
 
 def begin_step(connection: Connection, step: str) -> None:

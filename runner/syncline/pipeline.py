@@ -116,6 +116,7 @@ def _claim(connection: db.Connection, run_id: int, wait_timeout: float, watcher:
     """Claim the run, or wait for the one in its way; None where another process has worked the identical request."""
     until = time.monotonic() + wait_timeout
     told: list[int] = []
+    control.join_queue(connection, run_id)
     try:
         while True:
             claimed = control.claim_run(connection, run_id)
@@ -134,10 +135,9 @@ def _claim(connection: db.Connection, run_id: int, wait_timeout: float, watcher:
                     "Wait for it, or give --wait-timeout more seconds; `syncline runs` shows it.",
                 )
             time.sleep(0.1)
-    except BaseException:
+    finally:
         if not connection.broken:
-            control.cancel_run(connection, run_id)
-        raise
+            control.leave_queue(connection, run_id)
 
 
 def _check_streams(sources: Iterable[Source], wanted: Iterable[str]) -> None:

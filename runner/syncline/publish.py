@@ -38,6 +38,8 @@ def publish_checked(connection: db.Connection, entities: list[str] | None) -> tu
     Return entity to build, and the publication's number, None where there was no candidate. Raises RefusedError where
     there is neither a hold nor a candidate.
     """
+    if entities:
+        db.call(connection, "check_known", entities)
     rows = db.call(connection, "publishable", entities, None)
     found = {row["entity"]: row["build_id"] for row in rows}
     publication = publish(connection, list(found.values()), lifts_holds=True) if found else None

@@ -847,9 +847,8 @@ begin
     -- Until something is published, current shows the other version, which is empty.
     if to_regclass(v_current) is not null
         and not syncline.table_columns(v_current::regclass) <@ p_build.columns then
-        perform syncline.lock_politely(v_current::regclass);
         begin
-            execute format('drop view %s', v_current);
+            perform syncline.execute_politely(format('drop view %s', v_current), v_current::regclass);
         exception when dependent_objects_still_exist then
             perform syncline.check_view_can_take(v_current::regclass, p_build.columns);
         end;
@@ -861,8 +860,7 @@ begin
             select string_agg(format('add column %I %s', c.name, c.type), ', ') into v_columns
             from jsonb_to_recordset(p_build.columns) as c (name text, type text)
             where not syncline.table_columns(v_other::regclass) @> jsonb_build_array(jsonb_build_object('name', c.name));
-            perform syncline.lock_politely(v_other::regclass);
-            execute format('alter table %s %s', v_other, v_columns);
+            perform syncline.execute_politely(format('alter table %s %s', v_other, v_columns), v_other::regclass);
         end if;
     end if;
     if to_regclass(v_other) is null then
@@ -896,11 +894,9 @@ begin
         return;
     end if;
     if v_next is not null and v_next::text = any(syncline.dependents(v_table)) then
-        perform syncline.lock_politely(v_next);
-        execute format('drop view %s', v_next);
+        perform syncline.execute_politely(format('drop view %s', v_next), v_next);
     end if;
-    perform syncline.lock_politely(v_table);
-    execute format('drop table %s', v_table);
+    perform syncline.execute_politely(format('drop table %s', v_table), v_table);
 exception when dependent_objects_still_exist then
     raise exception using
         errcode = 'SY203',
@@ -953,8 +949,7 @@ begin
         where i.indrelid = format('%I.%I', p_schema, v_name)::regclass
             and c.relname not in (select w.index_name from syncline.wanted_indexes(v_name, p_spec) as w)
     loop
-        perform syncline.lock_politely(format('%I.%I', p_schema, v_name)::regclass);
-        execute format('drop index %s', v_index);
+        perform syncline.execute_politely(format('drop index %s', v_index), format('%I.%I', p_schema, v_name)::regclass);
     end loop;
 end
 $$;

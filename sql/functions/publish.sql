@@ -87,6 +87,26 @@ $$;
 comment on function syncline.withdraw_candidates(bigint) is
 'Points next back at what is published for all candidates of a run that failed or was a trial. Their keys stay in delta.';
 
+create or replace function syncline.check_known(p_entities text[]) returns void
+language plpgsql stable
+as $$
+declare
+    v_unknown text;
+begin
+    select wanted into v_unknown
+    from unnest(p_entities) as wanted
+    where not exists (select 1 from syncline.entities as e where e.entity = wanted)
+    limit 1;
+    if found then
+        raise exception using
+            errcode = 'SY201',
+            message = format('there is no entity %s', v_unknown),
+            hint = 'Look at `syncline status` for the known ones.';
+    end if;
+end
+$$;
+comment on function syncline.check_known(text[]) is 'Raises SY201 for an entity that was never built.';
+
 create or replace function syncline.publish(p_builds bigint[], p_lifts boolean default false) returns bigint
 language plpgsql
 as $$
@@ -240,6 +260,9 @@ declare
     v_until timestamptz;
     v_item record;
 begin
+    if p_entity is not null then
+        perform syncline.check_known(array[p_entity]);
+    end if;
     perform pg_advisory_xact_lock(syncline.lock_class('publish'), 0);
     select max(b.publication_id) into v_publication
     from syncline.builds as b
@@ -255,6 +278,7 @@ begin
             hint = 'Look at `syncline status`.';
     end if;
     perform 1 from syncline.entities where entity = any(v_entities) order by entity for update;
+    perform set_config('syncline.is_swapping', 'on', true);
     v_until := clock_timestamp() + interval '100 ms';
     for v_item in
         select e.*, older.build_id as older_build, older.version as older_version

@@ -163,13 +163,8 @@ declare
     v_current syncline.builds;
     v_other syncline.builds;
 begin
+    perform syncline.check_known(array[p_entity]);
     select * into v_row from syncline.entities where entity = p_entity;
-    if not found then
-        raise exception using
-            errcode = 'SY201',
-            message = format('there is no entity %s', p_entity),
-            hint = 'Look at `syncline status` for the known ones.';
-    end if;
     select * into v_current from syncline.builds where build_id = v_row.current_build;
     select * into v_other
     from syncline.builds
@@ -260,13 +255,7 @@ declare
     v_one regclass;
     v_two regclass;
 begin
-    select * into v_row from syncline.entities where entity = p_entity;
-    if not found then
-        raise exception using
-            errcode = 'SY201',
-            message = format('there is no entity %s', p_entity),
-            hint = 'Look at `syncline status` for the known ones.';
-    end if;
+    perform syncline.check_known(array[p_entity]);
     perform syncline.lock_entity(p_entity);
     select * into v_row from syncline.entities where entity = p_entity;
     if v_row.is_delta_all then

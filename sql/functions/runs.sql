@@ -109,18 +109,29 @@ as $$
 $$;
 comment on function syncline.blocking_runs(bigint) is 'The running runs that a queued run waits for.';
 
-create or replace function syncline.cancel_run(p_run_id bigint) returns boolean
+create or replace function syncline.join_queue(p_run_id bigint) returns void
 language sql
-as $$
-    with cancelled as (
-        update syncline.runs set status = 'cancelled', finished_at = clock_timestamp()
-        where run_id = p_run_id and status = 'queued'
-        returning 1
-    )
+as $$ select pg_advisory_lock_shared(syncline.lock_class('queue'), (p_run_id % 2147483647)::integer) $$;
+comment on function syncline.join_queue(bigint) is
+'Notes that this session waits for a run, which identical requests may share.';
 
-    select exists (select 1 from cancelled)
+create or replace function syncline.leave_queue(p_run_id bigint) returns boolean
+language plpgsql
+as $$
+declare
+    v_key integer := p_run_id % 2147483647;
+begin
+    perform pg_advisory_unlock_shared(syncline.lock_class('queue'), v_key);
+    if not pg_try_advisory_xact_lock(syncline.lock_class('queue'), v_key) then
+        return false;
+    end if;
+    update syncline.runs set status = 'cancelled', finished_at = clock_timestamp()
+    where run_id = p_run_id and status = 'queued';
+    return found;
+end
 $$;
-comment on function syncline.cancel_run(bigint) is 'Takes a waiting run out of the queue; false where it does not wait.';
+comment on function syncline.leave_queue(bigint) is
+'This session no longer waits for the run; true where it was cancelled, since nobody else does.';
 
 create or replace function syncline.pin_loads() returns jsonb
 language plpgsql

@@ -99,18 +99,23 @@ $$;
 comment on function syncline.point_view(text, text, text) is
 'Points a view at a table, keeping its columns'' order and its options, owner and grants; takes ACCESS EXCLUSIVE on the view.';
 
-create or replace function syncline.lock_politely(p_relation regclass) returns void
+create or replace function syncline.execute_politely(p_statement text, p_relation regclass) returns void
 language plpgsql
 as $$
 declare
     v_until timestamptz := clock_timestamp() + interval '60 s';
     v_timeout text := current_setting('lock_timeout');
 begin
-    -- A waiting ACCESS EXCLUSIVE lock queues every later reader, so it waits 100 ms at a time.
+    if current_setting('syncline.is_swapping', true) = 'on' then
+        execute p_statement;
+        return;
+    end if;
+    -- A waiting ACCESS EXCLUSIVE lock queues every later reader, so it waits 100 ms at a time. Not by `lock table`:
+    -- of a view that would lock the tables that it reads, too.
     loop
         begin
             perform set_config('lock_timeout', '100ms', true);
-            execute format('lock table %s in access exclusive mode', p_relation);
+            execute p_statement;
             perform set_config('lock_timeout', v_timeout, true);
             return;
         exception when lock_not_available then
@@ -125,8 +130,8 @@ begin
     end loop;
 end
 $$;
-comment on function syncline.lock_politely(regclass) is
-'Locks a relation for a change of its definition, 100 ms at a time for up to a minute; raises SY104 with who holds it.';
+comment on function syncline.execute_politely(text, regclass) is
+'Changes the definition of a relation, trying for its lock 100 ms at a time for up to a minute; raises SY104 with who holds it. Inside a swap of current views it tries once, with the swap''s own timeout.';
 
 create or replace function syncline.lock_holders(p_relation regclass) returns text
 language sql stable
@@ -160,8 +165,7 @@ begin
         ) and syncline.same_columns(syncline.table_columns(v_view), syncline.table_columns(v_table)) then
             return;
         end if;
-        perform syncline.lock_politely(v_view);
-        execute format('drop view %s', v_view);
+        perform syncline.execute_politely(format('drop view %s', v_view), v_view);
     end if;
     perform syncline.point_view(v_schema, p_entity || '_next', p_entity || '_v' || p_version);
     execute format('comment on view %I.%I is %L', v_schema, p_entity || '_next', 'The candidate of ' || p_entity || '.');

@@ -92,6 +92,7 @@ class History(RuleBasedStateMachine):
         self.subject = self._stack.enter_context(clones())
         self.source: dict[int, dict[str, Any]] = {}
         self.is_wide = self.is_wide_for_good = self.is_upper = self.keeps = False
+        self.has_miscounted = False
         self.current: Rows | None = None
         self.way_back: Rows | None = None
         self.columns: dict[int, bool] = {}
@@ -224,18 +225,26 @@ class History(RuleBasedStateMachine):
                 self.end(run_id, build, ending)
 
     def build_or_refuse(self) -> int | None:
-        """Build; REFUSED where published rows collide on a new unique key, the one reason there may be."""
+        """Build; REFUSED where rows that are published collide on a new unique key, the one reason there may be."""
         try:
             return self.subject.build(**self.spec)
         except ConfigurationError as error:
-            if "collide on its new unique key" not in error.message:
+            if "collide on its" not in error.message or not self.collides():
                 raise
             return REFUSED
+
+    def collides(self) -> bool:
+        """Return whether the published rows give a unique key twice; nulls are never the same."""
+        keys = [tuple(row.get(name) for name in self.unique_key) for row in self.current or []]
+        whole = [key for key in keys if key and None not in key]
+        return len(set(whole)) < len(whole)
 
     def try_build(self) -> int | None:
         """Build; None where nothing changed or the build was refused, which leaves everything as it was."""
         before = self.facts()
         base = before["current_build"]
+        # A wrong total is what later builds count from.
+        self.has_miscounted |= known.A_NEW_UNIQUE_KEY_MULTIPLIES_COUNTS and self.collides()
         build = self.build_or_refuse()
         if build is REFUSED:
             event("build: refused")

@@ -16,3 +16,6 @@ PRUNING_PASSES_PINNED_LOADS = False
 
 KEY_AS_UNIQUE_KEY_FAILS = True
 """A unique_key of _key alone names a column twice in reject_collisions()."""
+
+A_NEW_UNIQUE_KEY_MULTIPLIES_COUNTS = True
+"""count_changes() joins on the unique_key alone, which rows of a version built under another one may give twice."""

@@ -61,10 +61,8 @@ def find_failures(
             raise ModelError(
                 f"the test {node['name']} on {entity} could not run: {node['message']}", "`dbt test` shows it whole."
             )
-        keys = _sample_keys(connection, schemas.get(entity), entity, node)
-        failures.append(
-            Failure(node["test"], entity, node["column"], node["failures"] or 0, keys, node["status"] == "fail")
-        )
+        count, keys = _judge(connection, schemas.get(entity), entity, node)
+        failures.append(Failure(node["test"], entity, node["column"], count, keys, node["status"] == "fail"))
     return failures
 
 
@@ -78,41 +76,42 @@ def refuse_failures(failures: Iterable[Failure]) -> None:
         )
 
 
-def _sample_keys(
+def _judge(
     connection: db.Connection, schema: str | None, entity: str, node: Mapping[str, Any]
-) -> tuple[str, ...]:
-    """Return origin keys of some rows a test found: by its own _key, or by the value of the column it judges."""
+) -> tuple[int, tuple[str, ...]]:
+    """Return how many rows a test found and origin keys of some: by its own _key, or by the column it judges.
+
+    dbt counts what the test's SQL gives, which for some tests is a row for each bad value.
+    """
+    counted = int(node["failures"] or 0)
     if schema is None:
-        return ()
+        return counted, ()
     found = sql.SQL(node["sql"])
     try:
         with connection.transaction():
-            columns = [
-                column.name
-                for column in connection.execute(
-                    sql.SQL("select * from ({}) as found limit 0").format(found)
-                ).description
-                or []
-            ]
+            look = connection.execute(sql.SQL("select * from ({}) as found limit 0").format(found))
+            columns = [column.name for column in look.description or []]
             if "_key" in columns:
-                query = sql.SQL("select distinct _key from ({}) as found order by 1 limit {}")
-                rows = connection.execute(query.format(found, SAMPLE_KEYS)).fetchall()
+                judged = sql.SQL("select _key from ({}) as found").format(found)
             elif node["column"]:
-                query = sql.SQL(
-                    "select distinct judged._key from {} as judged inner join ({}) as found"
-                    " on judged.{} is not distinct from found.{} order by 1 limit {}"
+                judged = sql.SQL(
+                    "select judged._key from {} as judged where exists"
+                    " (select 1 from ({}) as found where found.{} is not distinct from judged.{})"
+                ).format(
+                    sql.Identifier(schema, f"{entity}_next"),
+                    found,
+                    sql.Identifier(columns[0]),
+                    sql.Identifier(node["column"]),
                 )
-                rows = connection.execute(
-                    query.format(
-                        sql.Identifier(schema, f"{entity}_next"),
-                        found,
-                        sql.Identifier(node["column"]),
-                        sql.Identifier(columns[0]),
-                        SAMPLE_KEYS,
-                    )
-                ).fetchall()
             else:
-                return ()
+                return counted, ()
+            row = connection.execute(
+                sql.SQL(
+                    "with judged as ({}) select (select count(*) from judged) as rows,"
+                    " array(select distinct _key from judged order by 1 limit {}) as keys"
+                ).format(judged, SAMPLE_KEYS)
+            ).fetchone()
+            assert row is not None
+            return row["rows"], tuple(row["keys"])
     except psycopg.Error:
-        return ()  # a test may give any columns; without keys the failure is still named
-    return tuple(row["_key"] for row in rows)
+        return counted, ()  # a test may give any columns; without keys the failure is still named

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,16 @@ class Dbt:
 
     def start_parse(self) -> None:
         """Let the process begin to parse while other work goes on; `parse` takes the answer."""
+        if self._has_pending_parse:
+            self._discard_parse()
         self._send({"do": "parse"})
         self._has_pending_parse = True
+
+    def _discard_parse(self) -> None:
+        """Take the answer that a run which failed before it needed one has left."""
+        self._has_pending_parse = False
+        with suppress(ConfigurationError):
+            self._answer(None)
 
     def parse(self) -> Models:
         """Return the project's models. Raises ConfigurationError where dbt cannot read them."""

@@ -186,12 +186,12 @@ def _report(result: Any) -> dict[str, Any]:
         "failures": result.failures,
     }
     if str(node.resource_type) == "test":
-        metadata = node.test_metadata
+        metadata = getattr(node, "test_metadata", None)  # a test written as SQL has none
         report |= {
             "entities": [unique_id.rsplit(".", 1)[-1] for unique_id in node.depends_on.nodes],
-            "attached": (node.attached_node or "").rsplit(".", 1)[-1],
+            "attached": (getattr(node, "attached_node", None) or "").rsplit(".", 1)[-1],
             "test": metadata.name if metadata else node.name,
-            "column": node.column_name,
+            "column": getattr(node, "column_name", None),
             "sql": node.compiled_code,
         }
     if str(result.status) in ("error", "fail", "runtime error"):

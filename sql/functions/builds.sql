@@ -621,7 +621,6 @@ language plpgsql
 as $$
 declare
     v_work text := format('%I', 'syncline_' || p_build.entity);
-    v_list text := syncline.column_list(p_unique_key, '%I');
     v_losers text;
     v_count bigint;
 begin
@@ -630,12 +629,12 @@ begin
     end if;
     -- A key that gives one unique key twice loses whatever the others do.
     perform syncline.reject_losers(p_build, p_unique_key, format(
-        'select distinct on (_key) _key, %1$s
-        from (
-            select r._key, %2$s from %3$s.rows as r inner join %3$s.differing on r._key = differing._key where %4$s
-        ) as claims
-        group by _key, %1$s having count(*) > 1',
-        v_list, syncline.column_list(p_unique_key, 'r.%I'), v_work,
+        'select distinct on (r._key) r._key as origin, jsonb_build_array(%1$s) as identity
+        from %2$s.rows as r inner join %2$s.differing on r._key = differing._key
+        where %3$s
+        group by r._key, %1$s
+        having count(*) > 1',
+        syncline.column_list(p_unique_key, 'r.%I'), v_work,
         syncline.column_list(p_unique_key, 'r.%I is not null', ' and ')
     ));
     -- Only a unique key that its record did not have in the active version can be in another's way.
@@ -653,24 +652,25 @@ begin
     -- A loser keeps its rows in the active version, which can be in another's way: until nothing collides.
     v_losers := format(
         'with claims as (
-            select r._key, %1$s, true as is_new, exists (
+            select r._key as origin, jsonb_build_array(%1$s) as identity, true as is_new, exists (
                 select 1 from %2$s.base where base._key = r._key and %3$s
             ) as is_held
             from %2$s.claimed inner join %2$s.rows as r on %4$s
             where exists (select 1 from %2$s.differing where differing._key = r._key)
             union all
-            select base._key, %1$s, false, true
+            select base._key, jsonb_build_array(%1$s), false, true
             from %2$s.claimed inner join %2$s.base on %5$s
             where not exists (select 1 from %2$s.differing where differing._key = base._key)
         ),
         ranked as (
-            select *, row_number() over (partition by %6$s order by is_held desc, _key collate "C") as place from claims
+            select *, row_number() over (partition by identity order by is_held desc, origin collate "C") as place
+            from claims
         )
-        select distinct on (_key) _key, %6$s from ranked where place > 1 and is_new',
+        select distinct on (origin) origin, identity from ranked where place > 1 and is_new',
         syncline.column_list(p_unique_key, 'claimed.%I'), v_work,
         syncline.column_list(p_unique_key, 'base.%1$I = r.%1$I', ' and '),
         syncline.column_list(p_unique_key, 'r.%1$I = claimed.%1$I', ' and '),
-        syncline.column_list(p_unique_key, 'base.%1$I = claimed.%1$I', ' and '), v_list
+        syncline.column_list(p_unique_key, 'base.%1$I = claimed.%1$I', ' and ')
     );
     while v_count > 0 loop
         v_count := syncline.reject_losers(p_build, p_unique_key, v_losers);
@@ -689,11 +689,11 @@ declare
 begin
     execute format(
         'with losers as (%1$s),
-        unwritten as (delete from %2$s.differing using losers where differing._key = losers._key),
-        dropped as (delete from %2$s.rows as r using losers where r._key = losers._key),
-        kept as (insert into %2$s.kept select _key, true from losers)
-        select syncline.add_row_error(_key, null, %3$L, jsonb_build_array(%4$s)::text, %5$L, ''error'') from losers',
-        p_losers, v_work, syncline.column_list(p_unique_key, '%s'), syncline.column_list(p_unique_key, '%I'),
+        unwritten as (delete from %2$s.differing using losers where differing._key = losers.origin),
+        dropped as (delete from %2$s.rows as r using losers where r._key = losers.origin),
+        kept as (insert into %2$s.kept select origin, true from losers)
+        select syncline.add_row_error(origin, null, %3$L, identity::text, %4$L, ''error'') from losers',
+        p_losers, v_work, syncline.column_list(p_unique_key, '%s'),
         format('another record has this %s', syncline.column_list(p_unique_key, '%s'))
     );
     get diagnostics v_count = row_count;
@@ -719,26 +719,28 @@ as $$
 declare
     v_build syncline.builds := p_build;
     v_work text := format('%I', 'syncline_' || p_build.entity);
-    v_identity text := coalesce(syncline.column_list(p_unique_key, '%I'), '_key, place');
+    v_identity text := coalesce(syncline.column_list(p_unique_key, '%I'), '_key');
+    v_place text;
     v_content text;
     v_side text;
 begin
     select format('record_send(row(%s))', string_agg(quote_ident(name), ', ' order by name)) into v_content
     from jsonb_to_recordset(p_build.columns) as c (name text);
+    -- The active version is not unique by a unique key that is new.
+    v_place := case
+        when jsonb_array_length(p_unique_key) > 0 and p_build.signature = p_base.signature then '1'
+        else format('row_number() over (partition by %s order by %s)', v_identity, v_content)
+    end;
     v_side := format(
-        'select %s, %s as content %s from {side} where _key in (select differing._key from %s.differing)',
-        coalesce(syncline.column_list(p_unique_key, '%I'), '_key'), v_content,
-        case
-            when jsonb_array_length(p_unique_key) = 0
-                then format(', row_number() over (partition by _key order by %s) as place', v_content)
-        end, v_work
+        'select %s, %s as place, %s as content from {side} where _key in (select differing._key from %s.differing)',
+        v_identity, v_place, v_content, v_work
     );
     execute format(
         'select
             count(*) filter (where old.content is null),
             count(*) filter (where new.content <> old.content),
             count(*) filter (where new.content is null)
-        from (%s) as new full join (%s) as old using (%s)',
+        from (%s) as new full join (%s) as old using (%s, place)',
         replace(v_side, '{side}', v_work || '.rows'), replace(v_side, '{side}', v_work || '.base'), v_identity
     ) into v_build.rows_inserted, v_build.rows_updated, v_build.rows_deleted;
     execute format('select count(*) from %s.kept where is_rejected', v_work) into v_build.keys_rejected;

@@ -22,11 +22,11 @@ def a_run_at_work(bench: Bench) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         bench.api.go_on()
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     return process.returncode, out, err
 
 
@@ -76,7 +76,7 @@ def test_runs_of_other_sources_do_not_wait(bench: Bench) -> None:
 def test_identical_waiting_runs_share_one(bench: Bench) -> None:
     """Two identical runs that wait become one: both commands end well once it is done."""
     with a_run_at_work(bench) as first:
-        waiting = [bench.start(*RUN, "--wait-timeout", "20") for _ in range(2)]
+        waiting = [bench.start(*RUN, "--wait-timeout", "60") for _ in range(2)]
         wait_for_runs(bench, "queued", 1)
         bench.wait_until(
             """select count(*) >= 3 from pg_stat_activity
@@ -93,7 +93,7 @@ def test_identical_waiting_runs_share_one(bench: Bench) -> None:
 def test_who_stops_waiting_leaves_the_others_alone(bench: Bench) -> None:
     """Where one of two identical waiting runs gives up, the other still gets its turn."""
     with a_run_at_work(bench) as first:
-        patient = bench.start(*RUN, "--wait-timeout", "20")
+        patient = bench.start(*RUN, "--wait-timeout", "60")
         wait_for_runs(bench, "queued", 1)
         assert bench.cli("run", "shop", "--wait-timeout", "0").returncode == 1
         bench.api.go_on()

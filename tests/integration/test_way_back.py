@@ -19,7 +19,7 @@ def publish(bench: Bench, records: list[dict[str, Any]], **options: Any) -> dict
 
 def refused(bench: Bench, *arguments: str) -> str:
     """Run a command that a guard has to refuse; return what it says."""
-    ended = bench.cli(*arguments)
+    ended = bench.call(*arguments)
     assert ended.returncode == 3, ended.stderr
     assert ended.stdout == ""
     assert ended.stderr.startswith("error: ")
@@ -29,7 +29,7 @@ def refused(bench: Bench, *arguments: str) -> str:
 
 def done(bench: Bench, *arguments: str) -> Any:
     """Run a command that has to succeed; return its JSON."""
-    ended = bench.cli(*arguments, "--json")
+    ended = bench.call(*arguments, "--json")
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout)
 
@@ -119,7 +119,7 @@ def test_publish_publishes_what_the_dry_run_showed(bench: Bench) -> None:
     shown = [person(1, name="shown"), *OLD[1:49], person(51)]
     publish(bench, shown, dry_run=True)
     assert (bench.current(), bench.next()) == (rows(OLD), rows(shown))
-    changes = [json.loads(line) for line in bench.cli("diff", "people", "--json").stdout.splitlines()]
+    changes = [json.loads(line) for line in bench.call("diff", "people", "--json").stdout.splitlines()]
     assert [(change["change"], change["_key"]) for change in changes] == [
         ("deleted", "50"),
         ("inserted", "51"),
@@ -176,7 +176,7 @@ def test_publish_of_an_unknown_entity_is_wrong_usage(bench: Bench) -> None:
     """A misspelt entity is named, with exit 2, by publish, rollback, verify, diff and run."""
     publish(bench, OLD)
     for arguments in (["publish", "peple"], ["rollback", "peple"], ["verify", "peple"], ["diff", "peple"]):
-        ended = bench.cli(*arguments)
+        ended = bench.call(*arguments)
         assert (ended.returncode, ended.stdout) == (2, ""), (arguments, ended.stderr)
         assert "peple" in ended.stderr
     ended = bench.cli("run", "--entity", "peple")

@@ -227,7 +227,9 @@ class History(RuleBasedStateMachine):
     def build_or_refuse(self) -> int | None:
         """Build; REFUSED where rows that are published collide on a new unique key, the one reason there may be."""
         try:
-            return self.subject.build(**self.spec)
+            # Within a transaction of the caller's this is a savepoint, so that the rest of it goes on.
+            with self.subject.connection.transaction():
+                return self.subject.build(**self.spec)
         except ConfigurationError as error:
             if "collide on its" not in error.message or not self.collides():
                 raise

@@ -14,8 +14,8 @@ PRUNED_IS_TOLD_ONE_LOAD_LATE = False
 PRUNING_PASSES_PINNED_LOADS = False
 """prune_stream() looks at builds, not at what running runs have pinned."""
 
-KEY_AS_UNIQUE_KEY_FAILS = True
+KEY_AS_UNIQUE_KEY_FAILS = False
 """A unique_key of _key alone names a column twice in reject_collisions()."""
 
-A_NEW_UNIQUE_KEY_MULTIPLIES_COUNTS = True
+A_NEW_UNIQUE_KEY_MULTIPLIES_COUNTS = False
 """count_changes() joins on the unique_key alone, which rows of a version built under another one may give twice."""

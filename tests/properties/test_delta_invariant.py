@@ -63,5 +63,5 @@ class DeltaInvariant(History):
 def test_delta_holds_exactly_the_differing_keys(clones: Clones) -> None:
     """After any history, delta is right, current is what was published last, counts add up and no schema is left."""
     run_state_machine_as_test(
-        partial(DeltaInvariant, clones), settings=settings(max_examples=examples(40), stateful_step_count=25)
+        partial(DeltaInvariant, clones), settings=settings(max_examples=examples(30), stateful_step_count=25)
     )

@@ -130,7 +130,7 @@ def subject(clones: Clones) -> Iterator[Subject]:
 
 
 @SIDES
-@settings(max_examples=examples(120))
+@settings(max_examples=examples(80))
 @given(
     steps=st.lists(st.one_of(FullLoads, FullLoads, Increments, Trials, st.builds(Prune, st.integers(1, 3))), max_size=8)
 )
@@ -191,7 +191,7 @@ def _check_kept(subject: Subject, stream: Stream, model: Model, pruned_before: i
 
 
 @SIDES
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(30))
 @given(lines=st.lists(Lines, min_size=1, max_size=9), again=st.randoms(use_true_random=False))
 def test_the_same_records_again_change_nothing(
     subject: Subject, small_side: int, lines: list[Line], again: Any
@@ -226,7 +226,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 
 @SIDES
-@settings(max_examples=examples(120))
+@settings(max_examples=examples(80))
 @given(lines=st.lists(damaged(), min_size=1, max_size=6), is_first=st.booleans())
 def test_no_bytes_fail_a_load(subject: Subject, small_side: int, lines: list[bytes], is_first: bool) -> None:
     """Whatever bytes a record is of, its load goes through, and what became live parses as jsonb."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -101,6 +102,18 @@ class Project:
     @property
     def target(self) -> str:
         return self.environment.get("SYNCLINE_TARGET") or "dev"
+
+    def mask(self, text: str) -> str:
+        """Return the text without the values of the variables that the sources name."""
+        declared = json.dumps(
+            [[source.settings, [s.settings for s in source.streams.values()]] for source in self.sources.values()]
+        )
+        for name in set(_VARIABLE.findall(declared)):
+            value = self.environment.get(name, "")
+            # An address names its host in many messages, and rightly so: of that only the path can be secret.
+            if value and "://" not in value:
+                text = text.replace(value, f"${{{name}}}")
+        return text
 
     def source(self, name: str) -> Source:
         """Return the source of that name; raises ConfigurationError with the known ones."""

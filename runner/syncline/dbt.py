@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,19 +71,12 @@ class Dbt:
             encoding="utf-8",
         )
         self._has_pending_parse = False
+        self._request = 0
 
     def start_parse(self) -> None:
         """Let the process begin to parse while other work goes on; `parse` takes the answer."""
-        if self._has_pending_parse:
-            self._discard_parse()
         self._send({"do": "parse"})
         self._has_pending_parse = True
-
-    def _discard_parse(self) -> None:
-        """Take the answer that a run which failed before it needed one has left."""
-        self._has_pending_parse = False
-        with suppress(ConfigurationError):
-            self._answer(None)
 
     def parse(self) -> Models:
         """Return the project's models. Raises ConfigurationError where dbt cannot read them."""
@@ -142,9 +134,10 @@ class Dbt:
         self._log.close()
 
     def _send(self, request: dict[str, Any]) -> None:
+        self._request += 1
         try:
             assert self._process.stdin
-            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.write(json.dumps(request | {"request": self._request}) + "\n")
             self._process.stdin.flush()
         except (BrokenPipeError, ValueError):
             raise self._died() from None
@@ -153,6 +146,8 @@ class Dbt:
         assert self._process.stdout
         for line in self._process.stdout:
             message = json.loads(line)
+            if message["request"] != self._request:
+                continue  # of a request whose run failed before it took the answer
             if "answer" in message:
                 answer: dict[str, Any] = message["answer"]
                 if "error" in answer:

@@ -31,12 +31,14 @@ class DbtProcess:
     def __init__(self, project: Path, answers: TextIO) -> None:
         self._project = project
         self._answers = answers
+        self._request = 0
         self._manifest: Manifest | None = None
         self._stamp: tuple[tuple[str, int], ...] = ()
 
     def serve(self, requests: TextIO) -> None:
         for line in requests:
             request = json.loads(line)
+            self._request = request.pop("request")
             try:
                 answer = getattr(self, "do_" + request.pop("do"))(**request)
             except Exception as error:
@@ -58,7 +60,8 @@ class DbtProcess:
 
         `options` are the session settings of dbt's connections.
         """
-        os.environ["PGOPTIONS"] = options
+        # A session whose client is gone must not work on: it would hold the run's row and its locks.
+        os.environ["PGOPTIONS"] = f"{options} -c client_connection_check_interval=1s"
         arguments = ["build", "--select", *select, "--exclude-resource-type", "unit_test", "--no-fail-fast"]
         if is_exact:
             arguments += ["--indirect-selection", "empty"]
@@ -79,7 +82,7 @@ class DbtProcess:
             self._send({"event": event.info.name, "node": node.unique_id, "status": node.node_status})
 
     def _send(self, message: dict[str, Any]) -> None:
-        self._answers.write(json.dumps(message) + "\n")
+        self._answers.write(json.dumps(message | {"request": self._request}) + "\n")
         self._answers.flush()
 
     def _files_stamp(self) -> tuple[tuple[str, int], ...]:
@@ -213,8 +216,16 @@ def _explain(message: str) -> dict[str, Any]:
     return {"message": text, "hint": hint.group(1).strip() if hint else None, "state": state}
 
 
+_ABOUT_THE_SERVER = re.compile(
+    r"(server closed the connection|terminating connection|connection .{0,40}(refused|closed|lost)|could not connect"
+    r"|SSL connection has been closed|the database system is \w+( \w+)?|No space left on device|out of (shared )?memory"
+    r"|canceling statement due to \w+( \w+)?|connection already closed)",
+    re.IGNORECASE,
+)
+
+
 def _explain_test(message: str) -> dict[str, Any]:
-    named = _NAMES_OBJECTS.search(message)
+    named = _NAMES_OBJECTS.search(message) or _ABOUT_THE_SERVER.search(message)
     return {"message": named.group(0) if named else "its SQL failed", "hint": None, "state": None}
 
 

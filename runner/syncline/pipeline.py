@@ -220,7 +220,7 @@ class _Run:
     def _fail(self, error: BaseException) -> None:
         if self._connection.broken:
             return  # the next claim finds this run abandoned and withdraws its candidates
-        message = error.message if isinstance(error, SynclineError) else type(error).__name__
+        message = self._engine.project.mask(error.message) if isinstance(error, SynclineError) else type(error).__name__
         hint = error.hint if isinstance(error, SynclineError) else "This is a defect in Syncline: please report it."
         if isinstance(error, KeyboardInterrupt):
             message, hint = "interrupted", "Run again: what was loaded is kept."

@@ -274,7 +274,7 @@ begin
     if v_entities is null then
         raise exception using
             errcode = 'SY305',
-            message = coalesce(format('%s was never published', p_entity), 'nothing was ever published'),
+            message = coalesce(p_entity || ' was never published', 'nothing was ever published'),
             hint = 'Look at `syncline status`.';
     end if;
     perform 1 from syncline.entities where entity = any(v_entities) order by entity for update;

@@ -111,7 +111,7 @@ class Project:
         for name in set(_VARIABLE.findall(declared)):
             value = self.environment.get(name, "")
             # An address names its host in many messages, and rightly so: of that only the path can be secret.
-            if value and "://" not in value:
+            if len(value) >= 6 and "://" not in value:
                 text = text.replace(value, f"${{{name}}}")
         return text
 

@@ -1021,19 +1021,21 @@ begin
         execute format(
             'delete from %1$s as written using %2$s.writing where written._key = writing._key', v_table, v_work
         );
-        execute format(
-            'insert into %1$s (%2$s)
-            select %2$s from %3$s.rows as r where r._key in (select differing._key from %3$s.differing)
-            union all
-            select %2$s from %4$s as active
-            where active._key in (
-                select writing._key from %3$s.writing
-                where not exists (select 1 from %3$s.differing where differing._key = writing._key)
-            )',
-            v_table, v_list, v_work, v_active
-        );
     end if;
     begin
+        if not v_build.is_written_anew then
+            execute format(
+                'insert into %1$s (%2$s)
+                select %2$s from %3$s.rows as r where r._key in (select differing._key from %3$s.differing)
+                union all
+                select %2$s from %4$s as active
+                where active._key in (
+                    select writing._key from %3$s.writing
+                    where not exists (select 1 from %3$s.differing where differing._key = writing._key)
+                )',
+                v_table, v_list, v_work, v_active
+            );
+        end if;
         perform syncline.index_version(p_build.entity, p_schema, p_build.version, p_spec);
     exception when unique_violation then
         raise exception using

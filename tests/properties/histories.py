@@ -15,7 +15,6 @@ from syncline import control, db
 from syncline import publish as publishing
 from syncline.errors import ConfigurationError, RefusedError
 from tests.driver import typed
-from tests.properties import known
 from tests.properties.conftest import Clones
 from tests.properties.subject import Line, Unreadable
 
@@ -92,7 +91,6 @@ class History(RuleBasedStateMachine):
         self.subject = self._stack.enter_context(clones())
         self.source: dict[int, dict[str, Any]] = {}
         self.is_wide = self.is_wide_for_good = self.is_upper = self.keeps = False
-        self.has_miscounted = False
         self.current: Rows | None = None
         self.way_back: Rows | None = None
         self.columns: dict[int, bool] = {}
@@ -129,7 +127,7 @@ class History(RuleBasedStateMachine):
             self.keeps = not self.keeps
         elif what == "share":
             self.set_share(data.draw(st.sampled_from([0, 0.15, 9])))
-        elif not known.OLD_UNIQUE_INDEXES_STAY:
+        else:
             self.unique_key = data.draw(st.sampled_from(KINDS[self.kind]))
 
     @property
@@ -185,8 +183,6 @@ class History(RuleBasedStateMachine):
 
     @rule(keep=st.sampled_from([1, 1, 3]), max_age=MaxAges)
     def prune(self, keep: int, max_age: str) -> None:
-        if known.PRUNED_IS_TOLD_ONE_LOAD_LATE:
-            max_age = "30 days"
         self.subject.prune(self.subject.people, keep, max_age)
 
     # builds
@@ -216,7 +212,7 @@ class History(RuleBasedStateMachine):
             with self.subject.connection.transaction(force_rollback=True):
                 expected = self.rows("next") if self.build_or_refuse() is not REFUSED else None
             self.load(then)
-            if prunes and not known.PRUNING_PASSES_PINNED_LOADS:
+            if prunes:
                 self.subject.prune(self.subject.people, 1)
             build = self.try_build()
             if expected is not None:
@@ -235,18 +231,10 @@ class History(RuleBasedStateMachine):
                 raise
             return REFUSED
 
-    def collides(self) -> bool:
-        """Return whether the published rows give a unique key twice; nulls are never the same."""
-        keys = [tuple(row.get(name) for name in self.unique_key) for row in self.current or []]
-        whole = [key for key in keys if key and None not in key]
-        return len(set(whole)) < len(whole)
-
     def try_build(self) -> int | None:
         """Build; None where nothing changed or the build was refused, which leaves everything as it was."""
         before = self.facts()
         base = before["current_build"]
-        # A wrong total is what later builds count from.
-        self.has_miscounted |= known.A_NEW_UNIQUE_KEY_MULTIPLIES_COUNTS and self.collides()
         build = self.build_or_refuse()
         if build is REFUSED:
             event("build: refused")

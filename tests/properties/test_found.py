@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.driver import people, person
-from tests.properties import known
 from tests.properties.conftest import Clones
 from tests.properties.histories import line
 from tests.properties.subject import Subject
@@ -26,7 +25,6 @@ def test_the_last_of_three_wins(subject: Subject) -> None:
     assert subject.live()["1"]["name"] == "last"
 
 
-@pytest.mark.xfail(known.FIRST_LOAD_KEEPS_TOMBSTONES, reason="the first load's encoder knows no tombstones")
 def test_a_tombstone_in_the_first_load_is_no_record(subject: Subject) -> None:
     """A record that says that its key is gone does not become live, in the first load as in any other."""
     stream = subject.add_stream("graves", deleted={"path": "gone"})
@@ -34,7 +32,6 @@ def test_a_tombstone_in_the_first_load_is_no_record(subject: Subject) -> None:
     assert row["live_records"] == 1
 
 
-@pytest.mark.xfail(known.OLD_UNIQUE_INDEXES_STAY, reason="write_version() drops no index of an earlier model")
 def test_a_new_unique_key_takes_the_place_of_the_old(subject: Subject) -> None:
     """A version that is written in place is no longer held to the unique_key that the model had before."""
     for count in (100, 99, 98):
@@ -43,7 +40,6 @@ def test_a_new_unique_key_takes_the_place_of_the_old(subject: Subject) -> None:
     assert subject.current()["98"]["email"] == "p1@example.com"
 
 
-@pytest.mark.xfail(known.KEY_AS_UNIQUE_KEY_FAILS, reason="the claims of reject_collisions() name _key twice")
 def test_the_key_can_be_the_unique_key(subject: Subject) -> None:
     """An entity with one row a record may say so with unique_key='_key'."""
     subject.sync(people(2), unique_key=["_key"])
@@ -51,7 +47,6 @@ def test_the_key_can_be_the_unique_key(subject: Subject) -> None:
     assert subject.current()["1"]["name"] == "new"
 
 
-@pytest.mark.xfail(known.PRUNED_IS_TOLD_ONE_LOAD_LATE, reason="has_pruned() compares with < where it needs <=")
 def test_what_the_oldest_pruned_load_closed_is_noticed(subject: Subject) -> None:
     """A build whose very next load was pruned looks at all keys, since it cannot tell what that load closed."""
     subject.sync(people(3))
@@ -61,7 +56,6 @@ def test_what_the_oldest_pruned_load_closed_is_noticed(subject: Subject) -> None
     assert list(subject.current()) == ["1", "2"]
 
 
-@pytest.mark.xfail(known.PRUNING_PASSES_PINNED_LOADS, reason="prune_stream() does not look at pinned loads")
 def test_pruning_spares_what_a_run_has_pinned(subject: Subject) -> None:
     """A run builds what it has pinned, though newer loads came and others pruned meanwhile."""
     subject.load(people(4))
@@ -72,7 +66,6 @@ def test_pruning_spares_what_a_run_has_pinned(subject: Subject) -> None:
     assert list(subject.next()) == ["1", "2", "3", "4"]
 
 
-@pytest.mark.xfail(known.A_NEW_UNIQUE_KEY_MULTIPLIES_COUNTS, reason="count_changes() joins one row with two")
 def test_counts_hold_under_a_new_unique_key(subject: Subject) -> None:
     """A build counts right where published rows give the model's new unique_key twice."""
     subject.sync([person(1, email="x"), person(2, email="x")], unique_key=["id"])

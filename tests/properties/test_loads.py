@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from syncline import db
 from syncline.config import Stream
 from syncline.errors import RefusedError, RunError
-from tests.properties import known
 from tests.properties.conftest import Clones, examples
 from tests.properties.subject import Line, Subject, Unreadable
 
@@ -144,8 +143,6 @@ def test_loads_are_a_dict(subject: Subject, small_side: int, steps: Sequence[Loa
             if isinstance(step, Prune):
                 subject.prune(stream, step.keep)
                 pruned_before = max([pruned_before, *sorted(model.kept)[: -step.keep]])
-                continue
-            if known.FIRST_LOAD_KEEPS_TOMBSTONES and not model.kept and step.is_increment:
                 continue
             _load(subject, stream, model, step)
         _check_kept(subject, stream, model, pruned_before)

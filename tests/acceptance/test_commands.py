@@ -112,8 +112,8 @@ def test_a_database_that_is_not_there(project: Bench) -> None:
 
 
 def test_a_pipe_that_closes_is_no_error(project: Bench) -> None:
-    """`syncline diff people --json | head -1` ends without a traceback."""
-    command = f"{sys.executable} -m syncline diff people --json | head -1"
+    """`syncline runs --json | head -c 1` ends without a word on stderr."""
+    command = f"{sys.executable} -m syncline runs --json | head -c 1"
     ended = subprocess.run(
         ["bash", "-c", command], cwd=project.root, env=project.environment, capture_output=True, text=True, check=False
     )

@@ -42,9 +42,6 @@ class LiveRecords:
             total += len(content) // _ENTRY
         self._seen = array("I", [0]) * total
 
-    def __len__(self) -> int:
-        return len(self._seen)
-
     def _read(self, copy: Iterable[bytes | bytearray | memoryview]) -> None:
         at = _HEADER
         for row in copy:

@@ -78,22 +78,7 @@ begin
         perform syncline.index_stream(v_source, v_stream);
     exception when unique_violation then
         -- Only now is it known that there are duplicates: the last of each key stays.
-        execute format(
-            'with ranked as (
-                select ctid, row_number() over (partition by _key order by _ordinal desc) as place from %1$s
-            ),
-            gone as (
-                delete from %1$s as revision
-                using ranked
-                where revision.ctid = ranked.ctid and ranked.place > 1
-                returning revision._key, revision._ordinal
-            )
-            insert into syncline.row_errors (run_id, load_id, source, stream, _key, row_number, message, severity)
-            select syncline.session_run(), $1, $2, $3, _key, _ordinal, ''duplicate key: a later record of this load wins'', ''warning''
-            from gone',
-            v_table
-        ) using p_load_id, v_source, v_stream;
-        get diagnostics v_duplicates = row_count;
+        v_duplicates := syncline.drop_duplicates(v_table, p_load_id, v_source, v_stream);
         perform syncline.index_stream(v_source, v_stream);
     end;
     execute format('analyze %s', v_table);
@@ -109,6 +94,35 @@ end
 $$;
 comment on function syncline.finish_first_load(bigint, jsonb) is
 'Indexes what the first load copied in, drops duplicates (the last wins) and saves the load.';
+
+create or replace function syncline.drop_duplicates(p_table text, p_load_id bigint, p_source text, p_stream text)
+returns bigint
+language plpgsql
+as $$
+declare
+    v_count bigint;
+begin
+    execute format(
+        'with last_of_each as (
+            select _key, max(_ordinal) as _ordinal from %1$s group by _key having count(*) > 1
+        ),
+        dropped as (
+            delete from %1$s as record
+            using last_of_each
+            where record._key = last_of_each._key and record._ordinal < last_of_each._ordinal
+            returning record._key, record._ordinal
+        )
+        insert into syncline.row_errors (run_id, load_id, source, stream, _key, row_number, message, severity)
+        select syncline.session_run(), $1, $2, $3, _key, _ordinal, ''duplicate key: a later record of this load wins'', ''warning''
+        from dropped',
+        p_table
+    ) using p_load_id, p_source, p_stream;
+    get diagnostics v_count = row_count;
+    return v_count;
+end
+$$;
+comment on function syncline.drop_duplicates(text, bigint, text, text) is
+'Leaves the last record of each key in a table of one load, with a row error for each other; returns their number.';
 
 create or replace function syncline.compare_load(p_facts jsonb) returns table (_key text, _ordinal bigint, _hash uuid)
 language plpgsql
@@ -144,21 +158,7 @@ begin
         execute format('update %s set _key = $1 || ''-'' || _ordinal', v_staged) using p_facts ->> 'load_id';
     end if;
     execute format('analyze %s', v_staged);
-    execute format(
-        'with last_of_each as (
-            select _key, max(_ordinal) as _ordinal from %1$s group by _key having count(*) > 1
-        ),
-        dropped as (
-            delete from %1$s as staged
-            using last_of_each
-            where staged._key = last_of_each._key and staged._ordinal < last_of_each._ordinal
-            returning staged._key, staged._ordinal
-        )
-        insert into syncline.row_errors (run_id, load_id, source, stream, _key, row_number, message, severity)
-        select syncline.session_run(), $1, $2, $3, _key, _ordinal, ''duplicate key: a later record of this load wins'', ''warning''
-        from dropped',
-        v_staged
-    ) using (p_facts ->> 'load_id')::bigint, v_source, v_stream;
+    perform syncline.drop_duplicates(v_staged, (p_facts ->> 'load_id')::bigint, v_source, v_stream);
     -- Where staged and live disagree: _ordinal of what is new, _tid of what it takes the place of.
     execute format(
         'create temporary table difference on commit drop as

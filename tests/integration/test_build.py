@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from syncline.errors import ConfigurationError, RefusedError
-from tests.driver import Driver, people, person, typed
+from tests.driver import PEOPLE, Driver, people, person, typed
 
 
 def test_first_build_is_not_published(driver: Driver) -> None:
@@ -224,3 +224,17 @@ def test_declared_indexes_are_on_both_versions(driver: Driver) -> None:
         driver.sync([person(1, name=f"run {_}")], indexes=[{"columns": ["name", "age"]}])
     rows = driver.connection.execute("select tablename, indexdef from pg_indexes where indexdef like '%(name, age)%'")
     assert {row["tablename"] for row in rows} == {"people_v1", "people_v2"}
+
+
+def test_rows_without_a_unique_key_are_counted_as_what_they_are(driver: Driver) -> None:
+    """A null in the unique key is equal to itself when changes are counted: an update is one."""
+    columns = {**PEOPLE, "email": ("text", False)}
+    driver.sync([person(1, email=None), person(2, email=None), person(3)], sql=driver.sql(columns))
+    driver.sync([person(1, email=None, name="new"), person(2, email=None), person(3)], sql=driver.sql(columns))
+    build = driver.last_build()
+    assert (build["rows_inserted"], build["rows_updated"], build["rows_deleted"], build["rows_unchanged"]) == (
+        0,
+        1,
+        0,
+        2,
+    )

@@ -1,0 +1,343 @@
+-- From changed records to the keys whose rows come out otherwise. In the build's workspace `changed` holds the keys to
+-- look at, `rows` what the model makes of them, `base` is the active version (A) in the model's columns, `kept` are the
+-- keys that stay as they are in A, and `differing` the keys whose rows come out otherwise than in A.
+
+create or replace function syncline.find_changed(
+    p_entity text, p_base syncline.builds, p_loads jsonb, p_streams jsonb, p_is_all boolean
+) returns void
+language plpgsql
+as $$
+declare
+    v_changed text := format('%I.changed', 'syncline_' || p_entity);
+    v_stream record;
+    v_since bigint;
+    v_until bigint;
+begin
+    execute format('create unlogged table %s (_key text not null)', v_changed);
+    if p_is_all then
+        return;
+    end if;
+    for v_stream in select * from syncline.streams_read(p_entity, p_streams) loop
+        v_since := p_base.loads ->> v_stream.label;
+        v_until := p_loads ->> v_stream.label;
+        -- After a rollback or a restart of a run the pinned load may be the older one.
+        execute format(
+            'insert into %1$s
+            select _key from %2$s where _first_load > %3$s and _first_load <= %4$s
+            union
+            select _key from %2$s where _gone_load > %3$s and _gone_load <= %4$s',
+            v_changed, v_stream.records,
+            least(v_since, v_until), greatest(v_since, v_until)
+        );
+    end loop;
+    execute format(
+        'insert into %1$s select _key from syncline.rejected_keys as old
+        where build_id = $1 and not exists (select 1 from %1$s as already where already._key = old._key)', v_changed
+    ) using p_base.build_id;
+    execute format('analyze %s', v_changed);
+end
+$$;
+comment on function syncline.find_changed(text, syncline.builds, jsonb, jsonb, boolean) is
+'Fills `changed`: keys with a revision opened or closed since the active version''s loads, and those it rejected. Left empty where all keys are wanted.';
+
+create or replace function syncline.find_differing(
+    p_build syncline.builds, p_base syncline.builds, p_schema text, p_sql text, p_spec jsonb, p_is_all boolean
+) returns void
+language plpgsql
+as $$
+declare
+    v_work text := format('%I', 'syncline_' || p_build.entity);
+    v_active text := format('%I.%I', p_schema, p_build.entity || '_v' || p_base.version);
+    v_hash text;
+begin
+    select string_agg(quote_ident(name), ', ' order by name) into v_hash
+    from jsonb_to_recordset(p_build.columns) as c (name text);
+    v_hash := format('md5(record_send(row(%s)))', v_hash);
+    perform syncline.write_typed(p_build.entity, format('create unlogged table %s.rows as %s', v_work, p_sql), p_is_all);
+    execute format('create unlogged table %s.kept (_key text primary key, is_rejected boolean not null)', v_work);
+    execute format(
+        'insert into %s.kept select distinct _key, true from syncline.row_errors where build_id = $1 and severity = ''error''',
+        v_work
+    ) using p_build.build_id;
+    if found then
+        execute format('delete from %1$s.rows as r using %1$s.kept where r._key = kept._key', v_work);
+    end if;
+    execute format(
+        'create view %s.base as select %s from %s as active', v_work,
+        syncline.carried_columns(p_build.columns, p_base.columns), v_active
+    );
+    if p_spec ->> 'on_missing' = 'keep' then
+        execute format(
+            'insert into %1$s.kept
+            select distinct base._key, false from %1$s.base
+            where %2$s not exists (select 1 from (%3$s) as here where here._key = base._key)
+            on conflict do nothing',
+            v_work,
+            case when p_is_all then '' else format('exists (select 1 from %s.changed where changed._key = base._key) and', v_work) end,
+            syncline.keys_that_are_here(p_build, p_spec)
+        );
+    end if;
+    execute format('analyze %1$s.rows, %1$s.kept', v_work);
+    execute format(
+        'create unlogged table %1$s.differing as
+        select distinct _key
+        from (
+            select _key
+            from (
+                select _key, %2$s as row_hash, 1 as side from %1$s.rows
+                union all
+                select _key, %2$s, -1 from %1$s.base
+                where %3$s not exists (select 1 from %1$s.kept where kept._key = base._key)
+            ) as both_sides
+            group by _key, row_hash
+            having sum(side) <> 0
+        ) as uneven',
+        v_work, v_hash,
+        case when p_is_all then '' else format('_key in (select changed._key from %s.changed) and', v_work) end
+    );
+    execute format('analyze %s.differing', v_work);
+    perform syncline.reject_collisions(p_build, p_spec -> 'unique_key');
+end
+$$;
+comment on function syncline.find_differing(syncline.builds, syncline.builds, text, text, jsonb, boolean) is
+'Fills `rows`, `kept` and `differing`: the keys whose rows come out otherwise than in the active version.';
+
+create or replace function syncline.write_typed(p_entity text, p_statement text, p_is_all boolean) returns bigint
+language plpgsql
+as $$
+declare
+    v_count bigint;
+    v_is_parallel text := current_setting('max_parallel_workers_per_gather');
+begin
+    -- A row error is a row, and a parallel plan cannot write one. So the first try takes every value to fit and
+    -- stops at the first that does not; an entity that has errors is not tried so.
+    if p_is_all and not exists (select 1 from syncline.row_errors where entity = p_entity and closed_at is null) then
+        begin
+            perform
+                set_config('syncline.rejects', 'raise', true),
+                set_config('parallel_setup_cost', '0', true),
+                set_config('parallel_tuple_cost', '0', true);
+            execute p_statement;
+            get diagnostics v_count = row_count;
+            perform set_config('syncline.rejects', 'record', true);
+            return v_count;
+        exception when sqlstate 'SY000' then
+            null;
+        end;
+    end if;
+    perform set_config('syncline.rejects', 'record', true), set_config('max_parallel_workers_per_gather', '0', true);
+    execute p_statement;
+    get diagnostics v_count = row_count;
+    perform set_config('max_parallel_workers_per_gather', v_is_parallel, true);
+    return v_count;
+end
+$$;
+comment on function syncline.write_typed(text, text, boolean) is
+'Runs a statement that types records, in parallel where no value is bad; returns the number of rows.';
+
+create or replace function syncline.carried_columns(p_columns jsonb, p_base_columns jsonb) returns text
+language sql stable
+as $$
+    select string_agg(
+        case
+            when old.name is null then format('null::%s as %I', new.type, new.name)
+            when old.type = new.type then format('active.%I', new.name)
+            else format(
+                'case when active.%1$I is null or syncline.is_valid(active.%1$I::text, %2$L) then active.%1$I::text::%2$s
+                else syncline.reject(active._key, null, %1$L, %2$L, active.%1$I::text, false)::%2$s end as %1$I',
+                new.name, split_part(new.type, ' collate ', 1)
+            )
+        end, ', ' order by new.place
+    )
+    from rows from (jsonb_to_recordset(p_columns) as (name text, type text)) with ordinality as new (name, type, place)
+    left join jsonb_to_recordset(p_base_columns) as old (name text, type text) on new.name = old.name
+$$;
+comment on function syncline.carried_columns(jsonb, jsonb) is
+'The select list that carries rows of the active version into the model''s columns, by name; a value that does not fit a retyped column is null with a row error.';
+
+create or replace function syncline.keys_that_are_here(p_build syncline.builds, p_spec jsonb) returns text
+language sql stable
+as $$
+    select case
+        when p_spec ->> 'delta' = 'full' then format('select _key from %I.rows', 'syncline_' || p_build.entity)
+        else string_agg(format('select _key from %s', s.substitute), ' union all ')
+    end
+    from syncline.streams_read(p_build.entity, p_spec -> 'streams') as s
+$$;
+comment on function syncline.keys_that_are_here(syncline.builds, jsonb) is
+'A query of the keys that have a live record; of a model that is compared whole, those that have a row.';
+
+create or replace function syncline.reject_collisions(p_build syncline.builds, p_unique_key jsonb) returns void
+language plpgsql
+as $$
+declare
+    v_work text := format('%I', 'syncline_' || p_build.entity);
+    v_losers text;
+    v_count bigint;
+begin
+    if jsonb_array_length(p_unique_key) = 0 then
+        return;
+    end if;
+    -- A key that gives one unique key twice loses whatever the others do.
+    perform syncline.reject_losers(p_build, p_unique_key, format(
+        'select distinct on (r._key) r._key as origin, jsonb_build_array(%1$s) as identity
+        from %2$s.rows as r inner join %2$s.differing on r._key = differing._key
+        where %3$s
+        group by r._key, %1$s
+        having count(*) > 1',
+        syncline.column_list(p_unique_key, 'r.%I'), v_work,
+        syncline.column_list(p_unique_key, 'r.%I is not null', ' and ')
+    ));
+    -- Only a unique key that its record did not have in the active version can be in another's way.
+    execute format(
+        'create unlogged table %1$s.claimed as
+        select distinct %2$s
+        from %1$s.rows as r inner join %1$s.differing on r._key = differing._key
+        where %3$s and not exists (select 1 from %1$s.base where base._key = r._key and %4$s)',
+        v_work, syncline.column_list(p_unique_key, 'r.%I'),
+        syncline.column_list(p_unique_key, 'r.%I is not null', ' and '),
+        syncline.column_list(p_unique_key, 'base.%1$I = r.%1$I', ' and ')
+    );
+    get diagnostics v_count = row_count;
+    execute format('analyze %s.claimed', v_work);
+    -- A loser keeps its rows in the active version, which can be in another's way: until nothing collides.
+    v_losers := format(
+        'with claims as (
+            select r._key as origin, jsonb_build_array(%1$s) as identity, true as is_new, exists (
+                select 1 from %2$s.base where base._key = r._key and %3$s
+            ) as is_held
+            from %2$s.claimed inner join %2$s.rows as r on %4$s
+            where exists (select 1 from %2$s.differing where differing._key = r._key)
+            union all
+            select base._key, jsonb_build_array(%1$s), false, true
+            from %2$s.claimed inner join %2$s.base on %5$s
+            where not exists (select 1 from %2$s.differing where differing._key = base._key)
+        ),
+        ranked as (
+            select *, row_number() over (partition by identity order by is_held desc, origin collate "C") as place
+            from claims
+        )
+        select distinct on (origin) origin, identity from ranked where place > 1 and is_new',
+        syncline.column_list(p_unique_key, 'claimed.%I'), v_work,
+        syncline.column_list(p_unique_key, 'base.%1$I = r.%1$I', ' and '),
+        syncline.column_list(p_unique_key, 'r.%1$I = claimed.%1$I', ' and '),
+        syncline.column_list(p_unique_key, 'base.%1$I = claimed.%1$I', ' and ')
+    );
+    while v_count > 0 loop
+        v_count := syncline.reject_losers(p_build, p_unique_key, v_losers);
+    end loop;
+end
+$$;
+comment on function syncline.reject_collisions(syncline.builds, jsonb) is
+'Where two origin keys give one unique key, the row already in the active version wins, then the lowest _key; the losing key is rejected whole and keeps its rows there.';
+
+create or replace function syncline.reject_losers(p_build syncline.builds, p_unique_key jsonb, p_losers text) returns bigint
+language plpgsql
+as $$
+declare
+    v_work text := format('%I', 'syncline_' || p_build.entity);
+    v_count bigint;
+begin
+    execute format(
+        'with losers as (%1$s),
+        unwritten as (delete from %2$s.differing using losers where differing._key = losers.origin),
+        dropped as (delete from %2$s.rows as r using losers where r._key = losers.origin),
+        kept as (insert into %2$s.kept select origin, true from losers)
+        select syncline.add_row_error(origin, null, %3$L, identity::text, %4$L, ''error'') from losers',
+        p_losers, v_work, syncline.column_list(p_unique_key, '%s'),
+        format('another record has this %s', syncline.column_list(p_unique_key, '%s'))
+    );
+    get diagnostics v_count = row_count;
+    return v_count;
+end
+$$;
+comment on function syncline.reject_losers(syncline.builds, jsonb, text) is
+'Rejects the keys that the query gives with their unique key; returns their number.';
+
+create or replace function syncline.column_list(p_names jsonb, p_format text, p_separator text default ', ') returns text
+language sql stable
+as $$
+    select string_agg(format(p_format, name), p_separator order by place)
+    from jsonb_array_elements_text(p_names) with ordinality as n (name, place)
+$$;
+comment on function syncline.column_list(jsonb, text, text) is 'Column names put into a format, joined.';
+
+create or replace function syncline.count_changes(p_build syncline.builds, p_base syncline.builds, p_unique_key jsonb)
+returns syncline.builds
+language plpgsql
+as $$
+declare
+    v_build syncline.builds := p_build;
+    v_work text := format('%I', 'syncline_' || p_build.entity);
+    v_identity text := coalesce(syncline.column_list(p_unique_key, '%I'), '_key');
+    v_content text;
+begin
+    select format('md5(record_send(row(%s)))', string_agg(quote_ident(name), ', ' order by name)) into v_content
+    from jsonb_to_recordset(p_build.columns) as c (name text);
+    -- Several rows may share an identity: of those the equal ones are unchanged, and the others pair up as updates.
+    execute format(
+        'select
+            coalesce(sum(greatest(new - old, 0)), 0),
+            coalesce(sum(least(new, old) - equal), 0),
+            coalesce(sum(greatest(old - new, 0)), 0)
+        from (
+            select sum(new) as new, sum(old) as old, sum(least(new, old)) as equal
+            from (
+                select
+                    %1$s, content, count(*) filter (where is_new) as new, count(*) filter (where not is_new) as old
+                from (
+                    select %1$s, %2$s as content, true as is_new from %3$s.rows
+                    where _key in (select differing._key from %3$s.differing)
+                    union all
+                    select %1$s, %2$s, false from %3$s.base
+                    where _key in (select differing._key from %3$s.differing)
+                ) as both_sides
+                group by %1$s, content
+            ) as contents
+            group by %1$s
+        ) as identities',
+        v_identity, v_content, v_work
+    ) into v_build.rows_inserted, v_build.rows_updated, v_build.rows_deleted;
+    execute format('select count(*) from %s.kept where is_rejected', v_work) into v_build.keys_rejected;
+    v_build.rows_total := p_base.rows_total + v_build.rows_inserted - v_build.rows_deleted;
+    v_build.rows_unchanged := p_base.rows_total - v_build.rows_updated - v_build.rows_deleted;
+    return v_build;
+end
+$$;
+comment on function syncline.count_changes(syncline.builds, syncline.builds, jsonb) is
+'The build with its counts of rows inserted, updated, deleted and unchanged, matched by unique key.';
+
+create or replace function syncline.guard_mass_delete(
+    p_build syncline.builds, p_base syncline.builds, p_spec jsonb, p_is_allowed boolean
+) returns void
+language plpgsql
+as $$
+declare
+    v_work text := format('%I', 'syncline_' || p_build.entity);
+    v_gone bigint;
+    v_keys bigint;
+begin
+    if p_is_allowed or p_build.rows_deleted <= 10 then
+        return;
+    end if;
+    execute format(
+        'select count(distinct base._key) from %1$s.base inner join %1$s.differing on base._key = differing._key
+        where not exists (select 1 from %1$s.rows as r where r._key = base._key)', v_work
+    ) into v_gone;
+    if v_gone <= 10 then
+        return;
+    end if;
+    execute format('select count(distinct _key) from %s.base', v_work) into v_keys;
+    if v_gone > v_keys * (p_spec ->> 'max_delete_ratio')::numeric then
+        raise exception using
+            errcode = 'SY301',
+            message = format('%s would lose %s of its %s keys', p_build.entity, v_gone, v_keys),
+            hint = format(
+                'That is more than max_delete_ratio (%s) allows; nothing was changed. If they are gone indeed, run again with --allow-mass-delete.',
+                p_spec ->> 'max_delete_ratio'
+            );
+    end if;
+end
+$$;
+comment on function syncline.guard_mass_delete(syncline.builds, syncline.builds, jsonb, boolean) is
+'Raises SY301 where a build would delete more keys than max_delete_ratio allows, and more than 10.';

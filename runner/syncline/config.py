@@ -248,6 +248,8 @@ def _read_stream(source: str, table: Mapping[str, Any], file: Path) -> Stream:
         raise ConfigurationError(f"{place}: max_delete_ratio is a share between 0 and 1")
     if isinstance(common.keep, int) and common.keep < 1:
         raise ConfigurationError(f"{place}: keep is a number of loads, at least 1, or all")
+    if common.append and common.deleted:
+        raise ConfigurationError(f"{place} has append and deleted", "Choose one.")
     fields = [common.key] if isinstance(common.key, str) else common.key
     if set(common.hash_without) & set(fields):
         raise ConfigurationError(f"{place}: hash_without names the key", "The key is what tells records apart.")

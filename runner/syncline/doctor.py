@@ -11,7 +11,6 @@ from syncline import db
 from syncline.config import Project
 from syncline.connectors import check_settings, open_connector, stream_settings
 from syncline.errors import SynclineError
-from syncline.load import check_stream
 from syncline.migrate import is_up_to_date
 from syncline.scaffold import MACROS
 
@@ -97,7 +96,6 @@ def _resolve(project: Project, name: str) -> None:
     open_connector(project, source).close()
     for stream in source.streams.values():
         stream_settings(project, source, stream)
-        check_stream(stream)
 
 
 def _try(what: str, action: Callable[[], object]) -> Finding:

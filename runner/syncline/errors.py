@@ -4,6 +4,7 @@ SynclineError                what happened, where, and what to do next
 ├── ConfigurationError       2: wrong usage, settings, YAML or models
 ├── RunError                 1: the run failed
 │   ├── SourceError          the source did not answer as it should
+│   │   └── SourceUnavailableError   it may answer later
 │   ├── DatabaseError        the database refused or went away
 │   │   └── LockedError      a lock could not be had in time
 │   ├── ModelError           dbt could not build an entity
@@ -40,6 +41,10 @@ class RunError(SynclineError):
 
 class SourceError(RunError):
     """The source did not answer as it should: unreachable, unauthorized, cut off, or not what was configured."""
+
+
+class SourceUnavailableError(SourceError):
+    """The source is down, busy or out of reach after all attempts: the same question may be answered later."""
 
 
 class DatabaseError(RunError):

@@ -1,12 +1,14 @@
-"""The load step: fetches a stream page by page and writes what is new, changed or gone, as one load."""
+"""The load of one stream: fetches it page by page and writes what is new, changed or gone."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import struct
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -14,67 +16,45 @@ from psycopg import sql
 
 from syncline import db
 from syncline.config import Project, Source, Stream
-from syncline.connectors import Connector, Cursor, Page, stream_settings
-from syncline.errors import ConfigurationError, RefusedError, SourceError
+from syncline.connectors import Connector, Fetch, Page, stream_settings
+from syncline.errors import ConfigurationError, RefusedError, SourceError, SourceUnavailableError
 from syncline.live import LiveRecords
 from syncline.records import BadRecordError, RecordReader
+from syncline.staging import CopyWriter, Encode, address_row, first_encoder, staged_encoder
+from syncline.tally import Tally
 
 SMALL_SIDE = 1_500_000
 """Up to so many live records are compared in memory, at 26 bytes each; beyond, in the database."""
 
-KEPT_ERRORS = 10_000
-"""So many row errors of a load are kept in full; the rest is counted."""
+CHECKPOINT_SECONDS = 10.0
+"""How often a fetch that could go on after a cut makes what it has durable."""
 
-_BATCH_BYTES = 256 * 1024
-_COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_COPY_TAIL = b"\xff\xff"
-
-_HEAD = struct.Struct(">hi").pack
-_STAGED_REST = struct.Struct(">i16siqi").pack
-_FIRST_REST = struct.Struct(">i16siqiqi").pack
-_TOMBSTONE_REST = struct.Struct(">iiqi").pack
+RESUMED_WITHIN = timedelta(hours=24)
+"""A fetch that was cut off longer ago is begun anew: its first pages are too old to stand beside its last."""
 
 
 @dataclass(slots=True)
 class LoadOptions:
-    """How a load differs from the usual: `limit` records at most makes it a trial."""
+    """How a load differs from the usual: `limit` records at most makes it a trial, `since` or `until` a backfill."""
 
     limit: int | None = None
     allow_mass_delete: bool = False
     is_refresh: bool = False
+    since: str | None = None
+    until: str | None = None
+
+    @property
+    def is_backfill(self) -> bool:
+        return self.since is not None or self.until is not None
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What a load has met so far."""
+class _Checkpoint(msgspec.Struct):
+    """A fetch that was cut off: where it goes on, and what it had met by then."""
 
-    read: int = 0
-    staged: int = 0
-    rejected: int = 0
-    is_closing: bool = True
-    errors: list[dict[str, Any]] = field(default_factory=list)
-    kept_keys: list[str] = field(default_factory=list)
-    new_fields: set[str] = field(default_factory=set)
-    cursor: Cursor | None = None
-
-    def reject(self, stream: Stream, ordinal: int, record: bytes, error: BadRecordError, kind: str = "error") -> None:
-        self.rejected += 1
-        if kind == "error":
-            if error.key is None:
-                self.is_closing = False
-            else:
-                self.kept_keys.append(error.key.decode())
-        if len(self.errors) < KEPT_ERRORS:
-            value = None if stream.common.redact else record[:1000].decode("utf-8", "replace").replace("\0", "\ufffd")
-            self.errors.append(
-                {
-                    "_key": error.key.decode() if error.key else None,
-                    "row_number": ordinal,
-                    "value": value,
-                    "message": error.message,
-                    "severity": kind,
-                }
-            )
+    fingerprint: str
+    started_at: datetime
+    position: Any
+    tally: Tally
 
 
 def load_stream(
@@ -90,7 +70,8 @@ def load_stream(
 
     `progress` is called with the number of records read so far. The stream's advisory lock is held from fetch to
     commit; one transaction takes the load's number, writes revisions, row errors and cursor. Raises SourceError where
-    the source fails and RefusedError where a guard refuses: then nothing was changed.
+    the source fails and RefusedError where a guard refuses: then nothing was changed, and an increment, or a full load
+    too large to compare in memory, goes on where it was the next time.
     """
     return _Load(project, source, connector, stream, connection, options, progress).run()
 
@@ -106,15 +87,17 @@ class _Load:
         options: LoadOptions,
         progress: Callable[[int], None],
     ) -> None:
+        self._source = source
         self._stream = stream
         self._connector = connector
         self._connection = connection
         self._options = options
         self._progress = progress
         self._settings = stream_settings(project, source, stream)
-        self._reader = RecordReader(stream)
-        self._tally = _Tally()
+        self._reader = RecordReader(stream, connector.hash_without)
+        self._tally = Tally()
         self._live: LiveRecords | None = None
+        self._is_increment = False
         self._known_fields: set[str] | None = None
         self._started_at = datetime.now(UTC)
         self._table = sql.Identifier(source.schema, f"{stream.name}_json")
@@ -124,79 +107,195 @@ class _Load:
         stream = self._stream
         state = db.call(self._connection, "open_stream", stream.source, stream.name, list(stream.key))[0]
         try:
-            is_increment = self._choose_kind(state)
+            self._is_increment = self._choose_kind(state)
             self._known_fields = set(state["known_fields"]) if state["known_fields"] else None
-            cursor = state["cursor"] if is_increment and not self._options.limit else None
-            pages = self._pages(cursor)
+            fetch = self._fetch(state)
+            pages = self._pages(fetch)
+            head = self._first_page(pages, fetch)
+            if head is not None and head.is_unchanged:
+                return self._load_unchanged(head)
+            pages = chain([] if head is None else [head], pages)
+            in_parts = self._can_resume(state) and head is not None and head.position is not None
             # What could be gone again within the load, or needs the load's number in its key, is staged first.
             is_plain = not (self._options.limit or stream.common.append or stream.common.deleted)
-            if state["last_load"] is None and is_plain:
-                return self._load_first(pages, is_increment)
-            if not is_increment and not stream.common.append and state["live_records"] <= SMALL_SIDE:
+            if state["last_load"] is None and is_plain and not in_parts:
+                return self._load_first(pages)
+            if not self._is_increment and not stream.common.append and state["live_records"] <= SMALL_SIDE:
                 self._live = LiveRecords(self._connection, self._table)
-            return self._load_next(pages, is_increment)
+            return self._load_next(pages, fetch, in_parts=in_parts)
         finally:
             if not self._connection.broken:
                 db.call(self._connection, "close_stream", stream.source, stream.name)
 
     def _choose_kind(self, state: dict[str, Any]) -> bool:
-        if self._options.limit:
+        is_increment = self._connector.is_increment(self._stream, self._settings)
+        if self._options.is_backfill and not is_increment:
+            raise ConfigurationError(
+                f"{self._stream.label} has no cursor, so no range of it can be loaded",
+                "Load it whole, or give the stream `incremental`.",
+            )
+        if self._options.limit or self._options.is_backfill:
             return True
-        if not self._connector.is_increment(self._settings):
+        if not is_increment or self._options.is_refresh:
             return False
         every = self._stream.full_every
-        if self._options.is_refresh:
-            return False
         if every is None or state["last_load"] is None:
             return True
         return state["last_full_at"] is not None and datetime.now(UTC) - state["last_full_at"] < every
 
-    def _pages(self, cursor: Cursor | None) -> Iterator[Page]:
+    def _can_resume(self, state: dict[str, Any]) -> bool:
+        """Whether a fetch of this kind goes on after a cut: what is compared in memory is a matter of minutes."""
+        return not self._options.limit and (self._is_increment or state["live_records"] > SMALL_SIDE)
+
+    def _fetch(self, state: dict[str, Any]) -> Fetch:
+        """Return what to ask for: what came since the last cursor, or from where the last fetch was cut off."""
+        options = self._options
+        is_anew = options.limit or options.is_refresh or options.is_backfill
+        if self._connector.is_increment(self._stream, self._settings):
+            is_anew = is_anew or not self._is_increment
+        fetch = Fetch(
+            stream=self._stream,
+            settings=self._settings,
+            cursor=None if is_anew else state["cursor"],
+            since=options.since,
+            until=options.until,
+        )
+        if not self._can_resume(state) or not state["unfinished"]:
+            return fetch
+        left = msgspec.convert(state["unfinished"], _Checkpoint)
+        if left.fingerprint != self._fingerprint(fetch) or not self._is_usable(left):
+            return fetch
+        self._tally, self._started_at = left.tally, left.started_at
+        return replace(fetch, position=left.position)
+
+    def _is_usable(self, left: _Checkpoint) -> bool:
+        if datetime.now(UTC) - left.started_at > RESUMED_WITHIN:
+            return False
+        # After a crash of the server the unlogged table is empty.
+        with db.translated():
+            row = self._connection.execute(sql.SQL("select count(*) as staged from {}").format(self._staged)).fetchone()
+        return row is not None and row["staged"] == left.tally.staged
+
+    def _fingerprint(self, fetch: Fetch) -> str:
+        """Return what two runs must agree on for the second to go on with the fetch of the first."""
+        settings = [self._source.settings, self._stream.settings, self._stream.key]
+        parts = [*settings, self._is_increment, fetch.cursor, fetch.since, fetch.until]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+    def _pages(self, fetch: Fetch) -> Iterator[Page]:
         limit = self._options.limit
-        for page in self._connector.read(self._stream, self._settings, cursor):
+        for page in self._connector.read(fetch):
             if limit is not None and self._tally.read + len(page.records) >= limit:
                 page.records = page.records[: limit - self._tally.read]
                 yield page
                 return
             yield page
 
-    def _load_first(self, pages: Iterator[Page], is_increment: bool) -> dict[str, Any]:
+    def _first_page(self, pages: Iterator[Page], fetch: Fetch) -> Page | None:
+        try:
+            return next(pages, None)
+        except SourceUnavailableError:
+            raise
+        except SourceError:
+            # Where it was, it cannot go on: the next run begins anew.
+            if fetch.position is not None:
+                self._begin_staging()
+            raise
+
+    def _load_unchanged(self, page: Page) -> dict[str, Any]:
+        """Save a load that found everything as it was."""
+        self._tally.cursor = page.cursor
+        with db.translated(), self._connection.transaction():
+            load_id = db.call_value(self._connection, "next_load")
+            return db.call(self._connection, "save_unchanged", json.dumps(self._facts(load_id)))[0]
+
+    def _load_first(self, pages: Iterator[Page]) -> dict[str, Any]:
         """Copy straight into the stream's table; its indexes come after the data."""
         names = (self._stream.source, self._stream.name)
         with db.translated(), self._connection.transaction():
             load_id = db.call_value(self._connection, "begin_first_load", *names)
             statement = sql.SQL("copy {} (_key, _hash, _first_load, _ordinal, payload) from stdin (format binary)")
-            self._copy(statement.format(self._table), pages, load_id)
-            facts = json.dumps(self._facts(is_increment, load_id))
-            return db.call(self._connection, "finish_first_load", load_id, facts)[0]
+            self._copy(statement.format(self._table), pages, first_encoder(load_id))
+            return db.call(self._connection, "finish_first_load", load_id, json.dumps(self._facts(load_id)))[0]
 
-    def _load_next(self, pages: Iterator[Page], is_increment: bool) -> dict[str, Any]:
+    def _load_next(self, pages: Iterator[Page], fetch: Fetch, *, in_parts: bool) -> dict[str, Any]:
         """Copy what the live records do not confirm into the staged table, then merge it."""
+        if fetch.position is None:
+            self._begin_staging()
         with db.translated():
-            self._connection.execute(sql.SQL("truncate {}").format(self._staged))
-            statement = sql.SQL("copy {} (_key, _hash, _ordinal, payload) from stdin (format binary)")
-            self._copy(statement.format(self._staged), pages, None)
+            self._stage(pages, fetch, in_parts=in_parts)
             with self._connection.transaction():
                 if self._live is not None:
                     self._send_unseen(self._live)
                 load_id = db.call_value(self._connection, "next_load")
-                facts = json.dumps(self._facts(is_increment, load_id))
-                seen_twice = db.call(self._connection, "compare_load", facts)
+                seen_twice = db.call(self._connection, "compare_load", json.dumps(self._facts(load_id)))
                 overruled = self._settle(self._live, seen_twice) if self._live is not None else []
-                facts = json.dumps(self._facts(is_increment, load_id))
+                facts = json.dumps(self._facts(load_id))
                 return db.call(self._connection, "merge_load", facts, self._tally.kept_keys, overruled)[0]
 
-    def _facts(self, is_increment: bool, load_id: int) -> dict[str, Any]:
+    def _begin_staging(self) -> None:
+        db.call(self._connection, "begin_staging", self._stream.source, self._stream.name)
+
+    def _stage(self, pages: Iterator[Page], fetch: Fetch, *, in_parts: bool) -> None:
+        """Copy all pages; in parts, each is committed with the position after it, so that the next run can go on."""
+        encode = staged_encoder(self._stream.common.deleted)
+        statement = sql.SQL("copy {} (_key, _hash, _ordinal, payload) from stdin (format binary)").format(self._staged)
+        while True:
+            due = time.monotonic() + CHECKPOINT_SECONDS if in_parts else None
+            with self._connection.transaction():
+                position, failure = self._copy(statement, pages, encode, due)
+                if position is not None:
+                    left = _Checkpoint(self._fingerprint(fetch), self._started_at, position, self._tally)
+                    facts = msgspec.json.encode(left).decode()
+                    db.call(self._connection, "save_fetch", self._stream.source, self._stream.name, facts)
+            if failure is not None:
+                raise failure
+            if position is None:
+                return
+
+    def _copy(
+        self, statement: sql.Composed, pages: Iterator[Page], encode: Encode, due: float | None = None
+    ) -> tuple[Any, SourceError | None]:
+        """Send pages until they end, or the time is `due` and the fetch can go on from there, or the source fails so.
+
+        Return the position to go on from, None at the end, and the failure.
+        """
+        position: Any = None
+        failure: SourceError | None = None
+        with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
+            writer = CopyWriter(copy)
+            while True:
+                try:
+                    page = next(pages, None)
+                except SourceError as error:
+                    if due is None or position is None:
+                        raise
+                    failure = error
+                    break
+                if page is None:
+                    position = None
+                    break
+                writer.write(self._rows(page, encode))
+                position = page.position
+                if page.cursor is not None:
+                    self._tally.cursor = page.cursor
+                self._progress(self._tally.read)
+                if due is not None and position is not None and time.monotonic() > due:
+                    break
+            writer.finish()
+        return position, failure
+
+    def _facts(self, load_id: int) -> dict[str, Any]:
         common, tally = self._stream.common, self._tally
-        fields = sorted((self._known_fields or set()) | tally.new_fields)
+        fields = sorted((self._known_fields or set()).union(tally.new_fields))
         return {
             "load_id": load_id,
             "source": self._stream.source,
             "stream": self._stream.name,
-            "kind": "increment" if is_increment else "full",
+            "kind": "increment" if self._is_increment else "full",
             "is_trial": self._options.limit is not None,
             "is_append": common.append,
-            "is_closing": tally.is_closing and not is_increment,
+            "is_closing": tally.is_closing and not self._is_increment,
             "has_unseen": self._live is not None,
             "records_read": tally.read,
             "records_staged": tally.staged,
@@ -205,33 +304,17 @@ class _Load:
             "allow_mass_delete": self._options.allow_mass_delete,
             "key_fields": list(self._stream.key),
             "known_fields": fields or None,
-            "cursor": tally.cursor,
+            "cursor": None if self._options.is_backfill else tally.cursor,
             "row_errors": tally.errors,
             "started_at": self._started_at.isoformat(),
         }
 
-    def _copy(self, statement: sql.Composed, pages: Iterator[Page], load_id: int | None) -> None:
-        with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
-            batch = [_COPY_HEAD]
-            size = 0
-            for page in pages:
-                for row in self._rows(page, load_id):
-                    batch.append(row)
-                    size += len(row)
-                    if size > _BATCH_BYTES:
-                        copy.write(b"".join(batch))
-                        batch.clear()
-                        size = 0
-                if page.cursor is not None:
-                    self._tally.cursor = page.cursor
-                self._progress(self._tally.read)
-            batch.append(_COPY_TAIL)
-            copy.write(b"".join(batch))
-
-    def _rows(self, page: Page, load_id: int | None) -> Iterator[bytes]:
+    def _rows(self, page: Page, encode: Encode) -> Iterator[bytes]:
         """Yield a binary COPY row for each record of the page that is to be sent."""
-        first = self._tally.read + 1
-        self._tally.read += len(page.records)
+        tally, stream = self._tally, self._stream
+        first = tally.ordinal + 1 if page.ordinal is None else page.ordinal
+        tally.ordinal = first + len(page.records) - 1
+        tally.read += len(page.records)
         records: Sequence[tuple[int, bytes, bytes | None]]
         if page.unreadable:
             records = list(self._readable(page, first))
@@ -245,20 +328,20 @@ class _Load:
             return
         is_clean = self._reader.is_clean(page.records if len(records) == len(page.records) else [r[1] for r in records])
         check = self._reader.read_key if is_clean else self._reader.check
-        if self._stream.common.append:
+        if stream.common.append:
             check = _checked_append(check)
-        digest_of, encode = self._reader.digest, self._encoder(load_id)
-        watches_fields = self._stream.common.on_new_field != "ignore"
+        digest_of = self._reader.digest
+        watches_fields = stream.common.on_new_field != "ignore"
         for ordinal, record, digest in records:
             try:
                 key = check(record)
                 row = encode(key, digest or digest_of(record), ordinal, record)
             except BadRecordError as error:
-                self._tally.reject(self._stream, ordinal, record, error)
+                tally.reject(stream, ordinal, record, error)
                 continue
             if watches_fields:
-                self._watch_fields(ordinal, record, key)
-            self._tally.staged += 1
+                tally.watch_fields(stream, ordinal, record, key, self._known_fields)
+            tally.staged += 1
             yield row
 
     def _readable(self, page: Page, first: int) -> Iterator[tuple[int, bytes, bytes | None]]:
@@ -274,21 +357,6 @@ class _Load:
                 for place in again:
                     self._note_duplicate(place, record)
 
-    def _encoder(self, load_id: int | None) -> Callable[[bytes, bytes, int, bytes], bytes]:
-        """Return the function that makes a record's row for COPY, into the stream's table or what is staged."""
-        tombstone = self._stream.common.deleted
-
-        def encode_first(key: bytes, digest: bytes, ordinal: int, record: bytes) -> bytes:
-            rest = _FIRST_REST(16, digest, 8, load_id, 8, ordinal, len(record))
-            return b"".join((_HEAD(5, len(key)), key, rest, record))
-
-        def encode_staged(key: bytes, digest: bytes, ordinal: int, record: bytes) -> bytes:
-            if tombstone is not None and _is_tombstone(record, tombstone.path, tombstone.when):
-                return b"".join((_HEAD(4, len(key)), key, _TOMBSTONE_REST(-1, 8, ordinal, -1)))
-            return b"".join((_HEAD(4, len(key)), key, _STAGED_REST(16, digest, 8, ordinal, len(record)), record))
-
-        return encode_staged if load_id is None else encode_first
-
     def _unreadable(self, record: bytes, message: str) -> BadRecordError:
         try:
             return BadRecordError(message, self._reader.read_key(record))
@@ -296,46 +364,24 @@ class _Load:
             return BadRecordError(message)
 
     def _note_duplicate(self, ordinal: int, record: bytes) -> None:
-        key = self._reader.read_key(record)
-        self._tally.reject(
-            self._stream, ordinal, record, BadRecordError("duplicate key: the same record came before", key), "warning"
-        )
-
-    def _watch_fields(self, ordinal: int, record: bytes, key: bytes) -> None:
-        names = set(msgspec.json.decode(record, type=dict[str, msgspec.Raw]))
-        if self._known_fields is None:
-            self._tally.new_fields |= names
-            return
-        fresh = names - self._known_fields - self._tally.new_fields
-        if not fresh:
-            return
-        if self._stream.common.on_new_field == "fail":
-            raise SourceError(
-                f"{self._stream.label} has a new field: {min(fresh)}",
-                "Take it into the model, or set on_new_field to warn.",
-            )
-        self._tally.new_fields |= fresh
-        self._tally.reject(
-            self._stream, ordinal, b"", BadRecordError(f"new field: {', '.join(sorted(fresh))}", key), "warning"
-        )
-        self._tally.rejected -= 1
+        message = "duplicate key: the same record came before"
+        self._tally.duplicate(self._stream, ordinal, record, message, self._reader.read_key(record))
 
     def _send_unseen(self, live: LiveRecords) -> None:
         with self._connection.cursor() as cursor:
             cursor.execute("create temporary table unseen (_tid tid not null) on commit drop")
             with cursor.copy("copy unseen from stdin (format binary)") as copy:
-                copy.write(_COPY_HEAD)
-                for address in live.unseen():
-                    copy.write(b"\0\x01\0\0\0\x06" + address)
-                copy.write(_COPY_TAIL)
+                writer = CopyWriter(copy)
+                writer.write(map(address_row, live.unseen()))
+                writer.finish()
 
     def _settle(self, live: LiveRecords, seen_twice: list[dict[str, Any]]) -> list[str]:
         """Where a key came both unchanged and changed, the later wins; return the keys that stay as they are live."""
         overruled = []
         for row in seen_twice:
             seen = live.seen_at(row["_hash"].bytes)
-            error = BadRecordError("duplicate key: a later record of this load wins", row["_key"].encode())
-            self._tally.reject(self._stream, min(seen, row["_ordinal"]), b"", error, "warning")
+            message, key = "duplicate key: a later record of this load wins", row["_key"].encode()
+            self._tally.duplicate(self._stream, min(seen, row["_ordinal"]), b"", message, key)
             if seen > row["_ordinal"]:
                 overruled.append(row["_key"])
         return overruled
@@ -351,13 +397,6 @@ def _checked_append(check: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]
     return checked
 
 
-def _is_tombstone(record: bytes, path: str, when: Any) -> bool:
-    content = msgspec.json.decode(record)
-    for name in path.removeprefix("$.").split("."):
-        content = content.get(name) if isinstance(content, dict) else None
-    return content == when if when is not True else bool(content)
-
-
 def guard_error_ratio(stream: Stream, load: dict[str, Any], max_ratio: float = 0.1) -> None:
     """Refuse to go on where too many records of the load were rejected; raises RefusedError."""
     rejected, read = load["records_rejected"], load["records_read"]
@@ -366,9 +405,3 @@ def guard_error_ratio(stream: Stream, load: dict[str, Any], max_ratio: float = 0
             f"{rejected} of the {read} records of {stream.label} were rejected",
             f"That is more than max_error_ratio ({max_ratio}) allows; nothing was published: see `syncline errors`.",
         )
-
-
-def check_stream(stream: Stream) -> None:
-    """Check settings that contradict each other; raises ConfigurationError."""
-    if stream.common.append and stream.common.deleted:
-        raise ConfigurationError(f"{stream.file}: stream {stream.label} has append and deleted", "Choose one.")

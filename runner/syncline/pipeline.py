@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import getpass
-import threading
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from syncline import check, control, db
 from syncline import publish as publishing
 from syncline.config import Project, Source, Stream
-from syncline.connectors import Connector, open_connector
+from syncline.connectors import connector_class
+from syncline.connectors.push import Push
 from syncline.dbt import Dbt, Entity, Models
 from syncline.errors import ConfigurationError, RunError, SynclineError
-from syncline.load import LoadOptions, guard_error_ratio, load_stream
+from syncline.load import LoadOptions
+from syncline.load_step import LoadStep
 from syncline.migrate import is_up_to_date, migrate
 
-STREAMS_AT_ONCE = 4
 STEPS = ("load", "build", "check", "publish")
 
 
@@ -36,6 +35,9 @@ class RunOptions:
     limit: int | None = None
     full_refresh: bool = False
     allow_mass_delete: bool = False
+    since: str | None = None
+    until: str | None = None
+    push: Push | None = None
     wait_timeout: float = 600
     trigger: str = "cli"
 
@@ -48,6 +50,10 @@ class RunOptions:
             "limit": self.limit,
             "full_refresh": self.full_refresh,
             "allow_mass_delete": self.allow_mass_delete,
+            "since": self.since,
+            "until": self.until,
+            # What is pushed is there once: no other run can stand for this one.
+            "push": self.push.token if self.push else None,
         }
         return {name: value for name, value in wanted.items() if value}
 
@@ -237,58 +243,36 @@ class _Run:
     # load
 
     def _load(self) -> None:
-        work: list[tuple[Source, Stream]] = []
-        for source in self._sources:
-            wanted = [s for s in source.active_streams if self._wants(s)]
-            work += [(source, stream) for stream in wanted]
-        errors: dict[str, SynclineError] = {}
-        with ExitStack() as stack:
-            connectors = {source.name: open_connector(self._engine.project, source) for source, _ in work}
-            for connector in connectors.values():
-                stack.callback(connector.close)
-            failed = threading.Event()
-            with ThreadPoolExecutor(STREAMS_AT_ONCE, thread_name_prefix="load") as pool:
-                futures = {
-                    pool.submit(self._load_one, source, stream, connectors[source.name], failed): stream.label
-                    for source, stream in work
-                }
-                for future in as_completed(futures):
-                    error = future.exception()
-                    if isinstance(error, SynclineError):
-                        errors[futures[future]] = error
-                    elif error is not None:
-                        raise error
-        if errors:
-            first, *others = sorted(errors)
-            also = f" (and {', '.join(others)} failed too)" if others else ""
-            raise type(errors[first])(errors[first].message + also, errors[first].hint)
+        options, watcher = self._options, self._watcher
+        work = [
+            (source, stream)
+            for source in self._sources
+            if options.push is not None or connector_class(source).is_fetched
+            for stream in source.active_streams
+            if self._wants(stream)
+        ]
+        LoadStep(
+            project=self._engine.project,
+            dsn=self._engine.dsn,
+            claimed=self._claimed,
+            work=work,
+            options=LoadOptions(
+                limit=options.limit,
+                allow_mass_delete=options.allow_mass_delete,
+                is_refresh=options.full_refresh,
+                since=options.since,
+                until=options.until,
+            ),
+            push=options.push,
+            progress=watcher.stream_progress,
+            done=watcher.stream_done,
+        ).run()
 
     def _wants(self, stream: Stream) -> bool:
         if self._feeding is not None and stream.label not in self._feeding:
             return False
         wanted = self._options.streams
         return not wanted or stream.name in wanted or stream.label in wanted
-
-    def _load_one(self, source: Source, stream: Stream, connector: Connector, failed: threading.Event) -> None:
-        if failed.is_set():
-            return
-        options = LoadOptions(self._options.limit, self._options.allow_mass_delete, self._options.full_refresh)
-        try:
-            with db.connect(self._engine.dsn, run=self._claimed) as connection:
-                load = load_stream(
-                    self._engine.project,
-                    source,
-                    connector,
-                    stream,
-                    connection,
-                    options,
-                    lambda records: self._watcher.stream_progress(stream.label, records),
-                )
-            self._watcher.stream_done(stream.label, load)
-            guard_error_ratio(stream, load)
-        except BaseException:
-            failed.set()
-            raise
 
     # build and check
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -43,10 +43,10 @@ class BadRecordError(Exception):
 class RecordReader:
     """Reads keys and hashes of one stream's records, and says what is wrong with those that are bad."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, hash_without: Iterable[str] = ()) -> None:
         self.read_key = _key_reader(stream.key)
         self._key_paths = [field.removeprefix("$.").split(".") for field in stream.key]
-        self._without = [path.removeprefix("$.").split(".") for path in stream.common.hash_without]
+        self._without = [path.removeprefix("$.").split(".") for path in (*stream.common.hash_without, *hash_without)]
         self.digest: Callable[[bytes], bytes] = self._digest_without if self._without else xxhash.xxh3_128_digest
 
     def is_clean(self, records: list[bytes]) -> bool:
@@ -157,7 +157,12 @@ def _remove(content: Any, path: list[str]) -> None:
     *parents, last = path
     for name in parents:
         content = content.get(name) if isinstance(content, dict) else None
-    if isinstance(content, dict):
+    if not isinstance(content, dict):
+        return
+    if last.endswith("*"):
+        for name in [name for name in content if name.startswith(last[:-1])]:
+            del content[name]
+    else:
         content.pop(last, None)
 
 

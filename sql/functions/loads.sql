@@ -44,6 +44,52 @@ as $$ select nextval(pg_get_serial_sequence('syncline.loads', 'load_id')) $$;
 comment on function syncline.next_load() is
 'A new load number. Taken under the stream''s lock, so numbers rise in commit order within a stream.';
 
+create or replace function syncline.begin_staging(p_source text, p_stream text) returns void
+language plpgsql
+as $$
+begin
+    perform syncline.hold_run();
+    execute format('truncate %I.%I', 'raw_' || p_source, p_stream || '_staged');
+    update syncline.streams set unfinished = null where source = p_source and stream = p_stream and unfinished is not null;
+end
+$$;
+comment on function syncline.begin_staging(text, text) is
+'Empties the staged table of a stream, and forgets a fetch that was cut off.';
+
+create or replace function syncline.save_fetch(p_source text, p_stream text, p_fetch jsonb) returns void
+language plpgsql
+as $$
+begin
+    perform syncline.hold_run();
+    update syncline.streams set unfinished = p_fetch where source = p_source and stream = p_stream;
+end
+$$;
+comment on function syncline.save_fetch(text, text, jsonb) is
+'Saves where a fetch goes on should it be cut off, in the transaction of the records staged so far.';
+
+create or replace function syncline.reserve_request(p_budget text, p_requests integer, p_seconds double precision)
+returns double precision
+language plpgsql
+as $$
+declare
+    v_sent timestamptz[];
+    v_at timestamptz;
+begin
+    insert into syncline.request_budgets (budget) values (p_budget) on conflict do nothing;
+    select sent into v_sent from syncline.request_budgets where budget = p_budget for update;
+    -- The p_requests-th last one must be out of the window before the next may go.
+    v_at := greatest(
+        clock_timestamp(),
+        v_sent[cardinality(v_sent) - p_requests + 1] + make_interval(secs => p_seconds)
+    );
+    update syncline.request_budgets set sent = (v_sent || v_at)[greatest(cardinality(v_sent) + 2 - p_requests, 1):]
+    where budget = p_budget;
+    return extract(epoch from v_at - clock_timestamp());
+end
+$$;
+comment on function syncline.reserve_request(text, integer, double precision) is
+'Takes one request out of a budget of so many in so many seconds, in any window, that all workers share; returns the seconds to wait before it is sent.';
+
 create or replace function syncline.begin_first_load(p_source text, p_stream text) returns bigint
 language plpgsql
 as $$
@@ -270,6 +316,25 @@ $$;
 comment on function syncline.merge_load(jsonb, text[], text[]) is
 'Closes and opens revisions by what compare_load found, in the same transaction; raises SY301 where a full load lacks too much. `p_kept_keys` are not closed though they did not come; `p_overruled_keys` stay as they are live.';
 
+create or replace function syncline.save_unchanged(p_facts jsonb) returns syncline.loads
+language plpgsql
+as $$
+declare
+    v_live bigint;
+begin
+    perform syncline.hold_run();
+    select live_records into v_live
+    from syncline.streams
+    where source = p_facts ->> 'source' and stream = p_facts ->> 'stream';
+    return syncline.save_load(
+        (p_facts ->> 'load_id')::bigint,
+        p_facts || jsonb_build_object('records_new', 0, 'records_changed', 0, 'records_gone', 0, 'live_records', v_live)
+    );
+end
+$$;
+comment on function syncline.save_unchanged(jsonb) is
+'Saves a load whose source has nothing else than at the load before.';
+
 create or replace function syncline.save_load(p_load_id bigint, p_facts jsonb) returns syncline.loads
 language plpgsql
 as $$
@@ -299,7 +364,8 @@ begin
         known_fields = coalesce(
             (select array_agg(field) from jsonb_array_elements_text(nullif(p_facts -> 'known_fields', 'null')) as field), known_fields
         ),
-        cursor = case when v_load.is_trial then cursor else coalesce(nullif(p_facts -> 'cursor', 'null'), cursor) end
+        cursor = case when v_load.is_trial then cursor else coalesce(nullif(p_facts -> 'cursor', 'null'), cursor) end,
+        unfinished = null
     where source = v_load.source and stream = v_load.stream;
     insert into syncline.row_errors (
         run_id, load_id, source, stream, _key, row_number, path, value, message, severity

@@ -136,7 +136,7 @@ language plpgsql
 as $$
 begin
     perform pg_advisory_xact_lock(syncline.lock_class('stream'), hashtext(p_source || '.' || p_stream));
-    update syncline.streams set cursor = null where source = p_source and stream = p_stream;
+    update syncline.streams set cursor = null, unfinished = null where source = p_source and stream = p_stream;
     if not found then
         raise exception using
             errcode = 'SY201',

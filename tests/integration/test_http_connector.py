@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from syncline.config import Stream, StreamSettings, convert
-from syncline.connectors import Page
+from syncline.connectors import Context, Fetch, Page
 from syncline.connectors.http import HttpConnector, HttpSource, HttpStream
 from syncline.errors import ConfigurationError, SourceError
 
@@ -104,10 +104,10 @@ class Api:
         self, stream: dict[str, Any] | None = None, cursor: dict[str, Any] | None = None, **source: Any
     ) -> list[Page]:
         defaults = {"base_url": f"{self.url}/v1", "backoff": 0.001, "timeout": 5}
-        connector = HttpConnector(convert({**defaults, **source}, HttpSource, "source agency"), Path())
+        connector = HttpConnector(convert({**defaults, **source}, HttpSource, "source agency"), Context(Path()))
         shape = convert({"path": "/talents", **(stream or {})}, HttpStream, "stream agency.talents")
         try:
-            return list(connector.read(STREAM, shape, cursor))
+            return list(connector.read(Fetch(stream=STREAM, settings=shape, cursor=cursor)))
         finally:
             connector.close()
 
@@ -686,21 +686,22 @@ def test_increment_of_mixed_values(api: Api, values: list[Any]) -> None:
 
 def test_is_increment() -> None:
     """A stream brings increments if and only if it says how."""
-    connector = HttpConnector(HttpSource(base_url="https://x"), Path())
-    assert connector.is_increment(convert({"path": "x", "incremental": INCREMENTAL}, HttpStream, "stream"))
-    assert not connector.is_increment(HttpStream(path="x"))
+    connector = HttpConnector(HttpSource(base_url="https://x"), Context(Path()))
+    assert connector.is_increment(STREAM, convert({"path": "x", "incremental": INCREMENTAL}, HttpStream, "stream"))
+    assert not connector.is_increment(STREAM, HttpStream(path="x"))
     connector.close()
 
 
 def test_streams_are_read_side_by_side(api: Api) -> None:
     """One connector serves the threads of all its streams."""
     api.answer = paged(40)
-    connector = HttpConnector(HttpSource(base_url=f"{api.url}/v1"), Path())
+    connector = HttpConnector(HttpSource(base_url=f"{api.url}/v1"), Context(Path()))
     shape = convert({"path": "talents", "paginator": {"type": "page_number", "base_page": 1}}, HttpStream, "stream")
+    fetch = Fetch(stream=STREAM, settings=shape)
     found: list[list[int]] = []
 
     def work() -> None:
-        found.append(ids([record for page in connector.read(STREAM, shape, None) for record in page.records]))
+        found.append(ids([record for page in connector.read(fetch) for record in page.records]))
 
     threads = [threading.Thread(target=work) for _ in range(6)]
     for thread in threads:

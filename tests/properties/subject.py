@@ -11,7 +11,8 @@ import msgspec
 
 from syncline import control, db
 from syncline.config import Stream
-from syncline.connectors import Page
+from syncline.connectors import Connector, Fetch, Page
+from syncline.errors import SourceUnavailableError
 from syncline.load import LoadOptions, load_stream
 from tests.driver import Driver
 
@@ -29,26 +30,27 @@ class Unreadable:
 Line = bytes | Unreadable
 
 
-class MemoryConnector:
-    """Hands over the lines it was made with, as a full load or as an increment."""
+class MemoryConnector(Connector):
+    """Hands over the lines it was made with, as a full load or as an increment; can be cut off and gone on with."""
 
-    def __init__(self, lines: Sequence[Line], is_increment: bool) -> None:
+    def __init__(self, lines: Sequence[Line], is_increment: bool, cut_after: int | None = None) -> None:
         self._lines = lines
         self._is_increment = is_increment
+        self._cut_after = cut_after
 
-    def is_increment(self, _: Any) -> bool:
+    def is_increment(self, stream: Stream, settings: Any) -> bool:
         return self._is_increment
 
-    def read(self, *_: Any) -> Iterator[Page]:
-        for start in range(0, len(self._lines), PAGE_RECORDS):
+    def read(self, fetch: Fetch) -> Iterator[Page]:
+        for start in range(fetch.position or 0, len(self._lines), PAGE_RECORDS):
+            if self._cut_after is not None and start >= self._cut_after:
+                raise SourceUnavailableError("the source went away")
             lines = self._lines[start : start + PAGE_RECORDS]
             yield Page(
                 [line.content if isinstance(line, Unreadable) else line for line in lines],
                 {place: "too short" for place, line in enumerate(lines) if isinstance(line, Unreadable)},
+                position=start + PAGE_RECORDS,
             )
-
-    def close(self) -> None:
-        pass
 
 
 class Subject(Driver):
@@ -65,13 +67,19 @@ class Subject(Driver):
         return replace(self.people, name=name, common=common)
 
     def load_lines(
-        self, lines: Sequence[Line], stream: Stream | None = None, *, is_increment: bool = False, **options: Any
+        self,
+        lines: Sequence[Line],
+        stream: Stream | None = None,
+        *,
+        is_increment: bool = False,
+        cut_after: int | None = None,
+        **options: Any,
     ) -> dict[str, Any]:
         """Load these lines, page by page; return the load's row."""
         return load_stream(
             self.project,
             self.project.sources["files"],
-            MemoryConnector(lines, is_increment),
+            MemoryConnector(lines, is_increment, cut_after),
             stream or self.people,
             self.connection,
             LoadOptions(**({"allow_mass_delete": True} | options)),

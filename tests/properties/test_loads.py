@@ -6,6 +6,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from syncline import db
 from syncline.config import Stream
-from syncline.errors import RefusedError, RunError
+from syncline.errors import RefusedError, RunError, SourceUnavailableError
 from tests.properties.conftest import Clones, examples
 from tests.properties.subject import Line, Subject, Unreadable
 
@@ -185,6 +186,40 @@ def _check_kept(subject: Subject, stream: Stream, model: Model, pruned_before: i
             assert _records(subject, stream, load_id) == expected
         except RunError:
             event("pruned")
+
+
+@SIDES
+@settings(max_examples=examples(60))
+@given(
+    before=st.lists(Lines, max_size=6),
+    lines=st.lists(Lines, min_size=1, max_size=12),
+    cuts=st.lists(st.integers(0, 12), max_size=3),
+    is_increment=st.booleans(),
+    seconds=st.sampled_from([0.0, 60.0]),
+)
+def test_a_fetch_in_parts_is_a_fetch(
+    subject: Subject,
+    small_side: int,
+    before: list[Line],
+    lines: list[Line],
+    cuts: list[int],
+    is_increment: bool,
+    seconds: float,
+) -> None:
+    """However often a fetch is cut off, what is loaded in the end is what one fetch would have loaded."""
+    whole = subject.add_stream(f"whole_{next(_numbers)}")
+    cut = subject.add_stream(f"cut_{next(_numbers)}")
+    with patch("syncline.load.SMALL_SIDE", small_side), patch("syncline.load.CHECKPOINT_SECONDS", seconds):
+        for stream in (whole, cut):
+            subject.load_lines(before, stream)
+        subject.load_lines(lines, whole, is_increment=is_increment)
+        for place in sorted(cuts):
+            # A cut after the last page is none.
+            with suppress(SourceUnavailableError):
+                subject.load_lines(lines, cut, is_increment=is_increment, cut_after=place)
+        subject.load_lines(lines, cut, is_increment=is_increment)
+    live = "select _key, payload::text as line from raw_files.{}_json where _gone_load is null order by _key"
+    assert subject.rows(live.format(cut.name)) == subject.rows(live.format(whole.name))
 
 
 @SIDES

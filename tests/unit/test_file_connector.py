@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncline.config import Stream, StreamSettings, convert
-from syncline.connectors import Page, json_text
+from syncline.connectors import Context, Fetch, Page, json_text
 from syncline.connectors.file import FileConnector, FileSource, FileStream
 from syncline.connectors.json_text import read_elements
 from syncline.errors import ConfigurationError, SourceError
@@ -21,9 +21,9 @@ STREAM = Stream("files", "people", ("id",), StreamSettings(key="id"), {}, Path("
 
 
 def read_pages(folder: Path, path: str, **stream: object) -> list[Page]:
-    connector = FileConnector(FileSource(), folder)
+    connector = FileConnector(FileSource(), Context(folder))
     shape = convert({"path": path, **stream}, FileStream, "stream files.people")
-    return list(connector.read(STREAM, shape, None))
+    return list(connector.read(Fetch(stream=STREAM, settings=shape)))
 
 
 def read(folder: Path, path: str, **stream: object) -> list[bytes]:
@@ -91,7 +91,6 @@ def test_record_of_10_mb(tmp_path: Path) -> None:
 def test_record_over_the_limit_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_blocks: None) -> None:
     """What is longer than any record may be is refused before it fills the memory."""
     monkeypatch.setattr(json_text, "RECORD_BYTES", 100)
-    monkeypatch.setattr("syncline.connectors.file.RECORD_BYTES", 100)
     for name, content in [("a.jsonl", b"x" * 500), ("a.json", b'["' + b"x" * 500), ("b.json", b'{"a":"' + b"x" * 500)]:
         with pytest.raises(SourceError, match="longer than"):
             read(tmp_path, write(tmp_path, name, content))
@@ -311,10 +310,10 @@ def test_files_of_a_pattern_are_one_load_in_order(tmp_path: Path) -> None:
     folder.mkdir()
     write(folder, "b.jsonl", b'{"id":"2"}')
     write(folder, "a.csv", b"id\n1\n")
-    connector = FileConnector(FileSource(path="in [1]"), tmp_path)
-    pages = list(connector.read(STREAM, FileStream(path="*"), None))
+    connector = FileConnector(FileSource(path="in [1]"), Context(tmp_path))
+    pages = list(connector.read(Fetch(stream=STREAM, settings=FileStream(path="*"))))
     assert [page.records for page in pages] == [[b'{"id":"1"}'], [b'{"id":"2"}']]
-    assert not connector.is_increment(FileStream(path="*"))
+    assert not connector.is_increment(STREAM, FileStream(path="*"))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

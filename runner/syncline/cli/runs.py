@@ -57,16 +57,27 @@ def run(as_json: bool, sources: tuple[str, ...], **options: Any) -> None:
     _work(as_json, sources=sources, **options)
 
 
-@command(epilog=example("syncline load agency --stream talents"))
-@_sources
-@_stream
+@command(epilog=example("syncline load agency talents"))
+@click.argument("source", required=False)
+@click.argument("streams", nargs=-1, metavar="[STREAM]...")
 @click.option("--limit", type=click.IntRange(1), help="A trial with so many records a stream.")
+@click.option("--from", "since", metavar="VALUE", help="Load again what changed from this value of the cursor on.")
+@click.option("--to", "until", metavar="VALUE", help="Load again what changed up to this value of the cursor.")
+@click.option("--stdin", "is_push", is_flag=True, help="Take records from standard input: a JSON array or JSON lines.")
+@click.option("--full", is_flag=True, help="With --stdin: these are all records there are, and the others are gone.")
 @_refresh
 @_mass_delete
 @_wait
-def load(as_json: bool, sources: tuple[str, ...], **options: Any) -> None:
-    """Only load: fetch streams into raw tables."""
-    _work(as_json, sources=sources, steps=("load",), **options)
+def load(as_json: bool, source: str | None, is_push: bool, full: bool, **options: Any) -> None:
+    """Only load: fetch streams into raw tables, or take the records that another system sends."""
+    from syncline.connectors.push import Push
+
+    if is_push and len(options["streams"]) != 1:
+        raise click.UsageError("--stdin takes the records of one stream: syncline load SOURCE STREAM --stdin")
+    if full and not is_push:
+        raise click.UsageError("--full belongs to --stdin; a fetched stream takes --full-refresh")
+    push = Push(sys.stdin.buffer.read, is_full=full) if is_push else None
+    _work(as_json, sources=(source,) if source else (), steps=("load",), push=push, **options)
 
 
 @command(epilog=example("syncline build --entity talents"))

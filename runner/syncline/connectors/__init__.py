@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -23,38 +23,106 @@ class Page:
 
     `records` are raw JSON texts, unchecked: the loader checks each. `unreadable` says, by position in `records`, what
     is wrong with a record that the connector knows to be bad (a CSV row that is too short); its bytes may be any.
-    `cursor` is the state to save when this page and all before it are in.
+    `cursor` is the state to save when this page and all before it are in; the last page's is what the load leaves.
+    `position` is JSON to go on from after this page, should the fetch be cut off; None where it cannot go on here.
+    `ordinal` is the place of the first record where it is not simply the next (a sheet's row number).
+    `is_unchanged` says that the source has nothing else than at the last load: then this is the only page.
     """
 
     records: list[bytes]
     unreadable: dict[int, str] = field(default_factory=dict)
     cursor: Cursor | None = None
+    position: Any = None
+    ordinal: int | None = None
+    is_unchanged: bool = False
 
 
-class Connector(Protocol):
-    """Reads the streams of one source. Made once per run and source; `read` is called from one thread per stream."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetch:
+    """One reading of a stream.
+
+    `cursor` is what the last load saved, None for the first and where everything is to come anew. `position` is where
+    a fetch that was cut off goes on, as one of its pages said. `since` and `until` are the range of a backfill, both
+    included, as the user wrote them: then there is no cursor, and none is saved.
+    """
+
+    stream: Stream
+    settings: Any
+    cursor: Cursor | None = None
+    position: Any = None
+    since: str | None = None
+    until: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A stream that a live source could have, for `syncline discover`.
+
+    `settings` are those that the sources file would give it, `key` with them where the source tells it. `columns` are
+    Postgres types by JSON path, in order, where the source tells them; others are inferred from `records`, a sample.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    records: list[bytes]
+    columns: dict[str, str] | None = None
+
+
+class Context:
+    """What a connector is given of its surroundings: here those of a project without a database."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def reserve(self, budget: str, requests: int, seconds: float) -> float:
+        """Take one request out of a budget that all workers share; return the seconds to wait before it is sent."""
+        return 0.0
+
+    def live_records(self, stream: str) -> Iterator[bytes]:
+        """Yield the live records of another stream of the source; raises ConfigurationError where none was loaded."""
+        raise ConfigurationError(f"the records of {stream} are in the database, and there is none here")
+
+    def log(self, line: str) -> None:
+        """Keep a line that a program under the connector has printed, with secrets masked."""
+
+
+class Connector:
+    """Reads the streams of one source. Made once per run and source; `read` is called from one thread per stream.
+
+    A fetched connector takes part in every run; one that is not waits for records that others send.
+    """
 
     SourceSettings: ClassVar[type[msgspec.Struct]]
     StreamSettings: ClassVar[type[msgspec.Struct]]
+    is_fetched: ClassVar[bool] = True
+    hash_without: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, settings: Any, root: Path) -> None: ...
+    def __init__(self, settings: Any, context: Context) -> None: ...
 
-    def is_increment(self, settings: Any) -> bool:
+    def is_increment(self, stream: Stream, settings: Any) -> bool:
         """Return whether a stream with these settings brings changed records only."""
-        ...
+        return False
 
-    def read(self, stream: Stream, settings: Any, cursor: Cursor | None) -> Iterator[Page]:
+    def parents(self, settings: Any) -> tuple[str, ...]:
+        """Return the streams of the source that must be loaded before one with these settings."""
+        return ()
+
+    def read(self, fetch: Fetch) -> Iterator[Page]:
         """Yield the stream's pages; memory stays flat whatever the size.
 
-        `cursor` is what the last load saved, None for the first and for a full load.
         Raises SourceError where the source fails, with what to do next; half an answer never passes for a whole one.
         """
-        ...
+        raise NotImplementedError
 
-    def close(self) -> None: ...
+    def discover(self) -> Iterator[Found]:
+        """Yield the streams that the live source could have; raises SourceError where it cannot be asked."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give back what is held; called once, after all reading."""
 
 
-_MODULES = {"file": "FileConnector", "http": "HttpConnector"}
+_MODULES = {"file": "FileConnector", "http": "HttpConnector", "push": "PushConnector"}
 
 
 def connector_class(source: Source) -> type[Connector]:
@@ -78,11 +146,12 @@ def check_settings(source: Source) -> None:
         convert(stream.settings, kind.StreamSettings, f"{stream.file}: stream {stream.label}", common)
 
 
-def open_connector(project: Project, source: Source) -> Connector:
+def open_connector(project: Project, source: Source, context: Context | None = None) -> Connector:
     """Return the source's connector with its variables resolved; the caller closes it."""
     kind = connector_class(source)
     place = f"{source.file}: source {source.name!r}"
-    return kind(convert(_resolve(source.settings, project, place), kind.SourceSettings, place), project.root)
+    settings = convert(_resolve(source.settings, project, place), kind.SourceSettings, place)
+    return kind(settings, context or Context(project.root))
 
 
 def stream_settings(project: Project, source: Source, stream: Stream) -> msgspec.Struct:

@@ -14,16 +14,14 @@ from typing import Literal
 import msgspec
 
 from syncline.config import Stream
-from syncline.connectors import Cursor, Page
+from syncline.connectors import Connector, Context, Fetch, Page
 from syncline.connectors.csv_text import read_rows
 from syncline.connectors.json_text import (
     BLOCK_BYTES,
-    RECORD_BYTES,
     JsonPath,
-    Read,
-    is_whole,
     parse_path,
     read_elements,
+    read_lines,
 )
 from syncline.errors import SourceError
 
@@ -49,30 +47,25 @@ class FileStream(msgspec.Struct, frozen=True, kw_only=True):
     encoding: str = "utf-8"
 
 
-class FileConnector:
+class FileConnector(Connector):
     """Reads files; each load is a full one."""
 
     SourceSettings = FileSource
     StreamSettings = FileStream
 
-    def __init__(self, settings: FileSource, root: Path) -> None:
-        self._folder = root / settings.path
+    def __init__(self, settings: FileSource, context: Context) -> None:
+        self._folder = context.root / settings.path
 
-    def is_increment(self, settings: FileStream) -> bool:
-        return False
-
-    def read(self, stream: Stream, settings: FileStream, cursor: Cursor | None) -> Iterator[Page]:
+    def read(self, fetch: Fetch) -> Iterator[Page]:
         """Yield the records of all files that the stream's path names, about a megabyte at a time.
 
         Raises SourceError where there is no such file, or one cannot be read, is cut off or malformed.
         """
-        for file in self._find(stream, settings.path):
-            place = f"{stream.label}: {file}"
+        settings: FileStream = fetch.settings
+        for file in self._find(fetch.stream, settings.path):
+            place = f"{fetch.stream.label}: {file}"
             with _named_errors(place), closing(_open(file, place)) as content:
                 yield from _read_pages(content, settings, file, place)
-
-    def close(self) -> None:
-        pass
 
     def _find(self, stream: Stream, path: str) -> list[Path]:
         whole = self._folder / path
@@ -99,36 +92,8 @@ def _read_pages(content: BufferedReader, settings: FileStream, file: Path, place
             for records in read_elements(content.read, parse_path(settings.data_selector), place):
                 yield Page(records)
         case "jsonl":
-            for records in _read_lines(content.read, place):
+            for records in read_lines(content.read, place):
                 yield Page(records)
-
-
-def _read_lines(read: Read, place: str) -> Iterator[list[bytes]]:
-    """Yield the lines that hold something, those of a block at a time."""
-    parts: list[bytes] = []
-    size = 0
-    while block := read(BLOCK_BYTES):
-        head, newline, rest = block.rpartition(b"\n")
-        if newline:
-            if lines := _split_lines(b"".join((*parts, head))):
-                yield lines
-            parts, size = [], 0
-        parts.append(rest)
-        size += len(rest)
-        if size > RECORD_BYTES:
-            raise SourceError(f"{place}: a record is longer than {RECORD_BYTES >> 20} MB", "Is it JSON lines?")
-    last = b"".join(parts).strip()
-    if last:
-        if not is_whole(last):
-            raise SourceError(f"{place} is cut off: it ends within a record", "Fetch or write it again.")
-        yield [last]
-
-
-def _split_lines(text: bytes) -> list[bytes]:
-    if b"\r" in text:
-        text = text.replace(b"\r\n", b"\n").removesuffix(b"\r")
-    lines = text.split(b"\n")
-    return [line for line in lines if line] if b"" in lines else lines
 
 
 def _format_of(file: Path, place: str) -> Format:

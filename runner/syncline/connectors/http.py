@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import httpx
@@ -12,7 +11,7 @@ import msgspec
 import xxhash
 
 from syncline.config import Stream
-from syncline.connectors import Cursor, Page
+from syncline.connectors import Connector, Context, Fetch, Page
 from syncline.connectors.incremental import Incremental, Watermark
 from syncline.connectors.json_text import JsonPath
 from syncline.connectors.pagination import Answer, Paginator, SinglePage, Step, Steps
@@ -54,13 +53,13 @@ class HttpStream(msgspec.Struct, frozen=True, kw_only=True):
     incremental: Incremental | None = None
 
 
-class HttpConnector:
+class HttpConnector(Connector):
     """Reads an API's endpoints. Credentials go to the host of `base_url` and to no other."""
 
     SourceSettings = HttpSource
     StreamSettings = HttpStream
 
-    def __init__(self, settings: HttpSource, root: Path) -> None:
+    def __init__(self, settings: HttpSource, context: Context) -> None:
         self._settings = settings
         self._base = _parse_url(settings.base_url)
         if self._base.query or self._base.fragment:
@@ -76,17 +75,18 @@ class HttpConnector:
         )
         self._transport = Transport(limits, settings.auth)
 
-    def is_increment(self, settings: HttpStream) -> bool:
+    def is_increment(self, stream: Stream, settings: HttpStream) -> bool:
         return settings.incremental is not None
 
-    def read(self, stream: Stream, settings: HttpStream, cursor: Cursor | None) -> Iterator[Page]:
+    def read(self, fetch: Fetch) -> Iterator[Page]:
         """Yield the endpoint's pages.
 
         Raises SourceError where the API refuses, stays unreachable, gives something else than JSON records, repeats
         itself, or gives fewer records than it says there are.
         """
+        stream, settings = fetch.stream, fetch.settings
         check_headers(settings.headers)
-        mark = Watermark(settings.incremental, cursor, stream.label) if settings.incremental else None
+        mark = Watermark(settings.incremental, fetch.cursor, stream.label) if settings.incremental else None
         start = mark.params() if mark else {}
         steps = (settings.paginator or self._settings.paginator).steps()
         step: Step | None = next(steps)

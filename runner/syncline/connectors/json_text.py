@@ -64,6 +64,27 @@ def read_elements(read: Read, path: Sequence[str], place: str) -> Iterator[list[
     text.end()
 
 
+def read_lines(read: Read, place: str) -> Iterator[list[bytes]]:
+    """Yield the lines that hold something, those of a block at a time; raises SourceError where the last is cut off."""
+    parts: list[bytes] = []
+    size = 0
+    while block := read(BLOCK_BYTES):
+        head, newline, rest = block.rpartition(b"\n")
+        if newline:
+            if lines := _split_lines(b"".join((*parts, head))):
+                yield lines
+            parts, size = [], 0
+        parts.append(rest)
+        size += len(rest)
+        if size > RECORD_BYTES:
+            raise SourceError(f"{place}: a record is longer than {RECORD_BYTES >> 20} MB", "Is it JSON lines?")
+    last = b"".join(parts).strip()
+    if last:
+        if not is_whole(last):
+            raise SourceError(f"{place} is cut off: it ends within a record", "Fetch or write it again.")
+        yield [last]
+
+
 def split_array(text: bytes | msgspec.Raw, place: str) -> list[bytes]:
     """Return the raw texts of an array's elements; raises SourceError as `read_elements` does."""
     try:
@@ -306,3 +327,10 @@ class _Text:
             f"{self._place}: a record is longer than {RECORD_BYTES >> 20} MB",
             "Check data_selector: it should lead to the array of records.",
         )
+
+
+def _split_lines(text: bytes) -> list[bytes]:
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n").removesuffix(b"\r")
+    lines = text.split(b"\n")
+    return [line for line in lines if line] if b"" in lines else lines

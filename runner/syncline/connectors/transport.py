@@ -14,7 +14,7 @@ import msgspec
 import stamina
 from stamina.instrumentation import LoggingOnRetryHook, set_on_retry_hooks
 
-from syncline.errors import ConfigurationError, SourceError
+from syncline.errors import ConfigurationError, SourceError, SourceUnavailableError
 
 _MAX_REDIRECTS = 5
 
@@ -138,7 +138,7 @@ class Transport:
         except TemporaryError as error:
             tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
             wait = f"; it asks to wait {error.wait:.0f} s" if waited > self._limits.max_wait and error.wait else ""
-            raise SourceError(
+            raise SourceUnavailableError(
                 f"{place}: {error}, after {tries}{wait}", "Run it again later; `retries` and `max_wait` set how long."
             ) from None
         raise AssertionError("stamina gives at least one attempt")

@@ -231,6 +231,12 @@ class History(RuleBasedStateMachine):
                 raise
             return REFUSED
 
+    def collides(self) -> bool:
+        """Return whether the published rows give a unique key twice; nulls are never the same."""
+        keys = [tuple(row.get(name) for name in self.unique_key) for row in self.current or []]
+        whole = [key for key in keys if key and None not in key]
+        return len(set(whole)) < len(whole)
+
     def try_build(self) -> int | None:
         """Build; None where nothing changed or the build was refused, which leaves everything as it was."""
         before = self.facts()

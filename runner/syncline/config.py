@@ -38,7 +38,7 @@ class Tombstone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What every stream may say, whatever its connector."""
 
-    key: str | list[str]
+    key: str | list[str] | None = None
     active: bool = True
     append: bool = False
     hash_without: list[str] = []
@@ -250,7 +250,7 @@ def _read_stream(source: str, table: Mapping[str, Any], file: Path) -> Stream:
         raise ConfigurationError(f"{place}: keep is a number of loads, at least 1, or all")
     if common.append and common.deleted:
         raise ConfigurationError(f"{place} has append and deleted", "Choose one.")
-    fields = [common.key] if isinstance(common.key, str) else common.key
+    fields = [common.key] if isinstance(common.key, str) else common.key or []
     if set(common.hash_without) & set(fields):
         raise ConfigurationError(f"{place}: hash_without names the key", "The key is what tells records apart.")
     key = () if fields == ["none"] else tuple(fields)

@@ -87,13 +87,15 @@ class _Load:
         options: LoadOptions,
         progress: Callable[[int], None],
     ) -> None:
+        self._settings = stream_settings(project, source, stream)
+        if stream.common.key is None:
+            stream = replace(stream, key=connector.find_key(stream, self._settings))
         self._source = source
         self._stream = stream
         self._connector = connector
         self._connection = connection
         self._options = options
         self._progress = progress
-        self._settings = stream_settings(project, source, stream)
         self._reader = RecordReader(stream, connector.hash_without)
         self._tally = Tally()
         self._live: LiveRecords | None = None

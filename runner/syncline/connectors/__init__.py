@@ -103,6 +103,10 @@ class Connector:
         """Return whether a stream with these settings brings changed records only."""
         return False
 
+    def find_key(self, stream: Stream, settings: Any) -> tuple[str, ...]:
+        """Return the key of a stream that declares none, as the live source tells it."""
+        raise _missing_key(stream)
+
     def parents(self, settings: Any) -> tuple[str, ...]:
         """Return the streams of the source that must be loaded before one with these settings."""
         return ()
@@ -122,7 +126,7 @@ class Connector:
         """Give back what is held; called once, after all reading."""
 
 
-_MODULES = {"file": "FileConnector", "http": "HttpConnector", "push": "PushConnector"}
+_MODULES = {"file": "FileConnector", "http": "HttpConnector", "postgres": "PostgresConnector", "push": "PushConnector"}
 
 
 def connector_class(source: Source) -> type[Connector]:
@@ -142,6 +146,8 @@ def check_settings(source: Source) -> None:
     kind = connector_class(source)
     convert(source.settings, kind.SourceSettings, f"{source.file}: source {source.name!r}")
     for stream in source.streams.values():
+        if stream.common.key is None and kind.find_key is Connector.find_key:
+            raise _missing_key(stream)
         common = [item.encode_name for item in msgspec.structs.fields(StreamSettings)]
         convert(stream.settings, kind.StreamSettings, f"{stream.file}: stream {stream.label}", common)
 
@@ -158,6 +164,13 @@ def stream_settings(project: Project, source: Source, stream: Stream) -> msgspec
     """Return the stream's connector settings with its variables resolved."""
     place = f"{stream.file}: stream {stream.label}"
     return convert(_resolve(stream.settings, project, place), connector_class(source).StreamSettings, place)
+
+
+def _missing_key(stream: Stream) -> ConfigurationError:
+    return ConfigurationError(
+        f"{stream.file}: stream {stream.label}: the setting 'key' is missing",
+        "Name the field, or the list of fields, that tells its records apart; `none` where only the content does.",
+    )
 
 
 def _resolve(settings: Mapping[str, Any], project: Project, place: str) -> Mapping[str, Any]:

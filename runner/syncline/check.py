@@ -32,20 +32,25 @@ class Failure:
         return f"{self.test} on {place}: {self.count} rows{keys}"
 
 
-def raise_model_errors(nodes: Iterable[Mapping[str, Any]]) -> None:
-    """Raise the first error of a model, in the kind that its SQLSTATE says; the others are named in the message."""
-    failed = [node for node in nodes if node["kind"] != "test" and node["status"] in ("error", "fail", "runtime error")]
-    if not failed:
-        return
-    first = failed[0]
+def model_errors(nodes: Iterable[Mapping[str, Any]]) -> dict[str, SynclineError]:
+    """Return the errors of the models that failed, by name, each of the kind that its SQLSTATE says."""
     kinds: dict[str, type[SynclineError]] = {"SY2": ConfigurationError, "SY3": RefusedError}
-    kind = kinds.get((first["state"] or "")[:3], ModelError)
-    others = [node["name"] for node in failed[1:]]
-    message = first["message"] if first["name"] in first["message"] else f"{first['name']}: {first['message']}"
-    raise kind(
-        message + (f" (and {', '.join(others)} failed too)" if others else ""),
-        first["hint"] or "Nothing was published. `dbt compile` shows the model's SQL.",
-    )
+    errors: dict[str, SynclineError] = {}
+    for node in nodes:
+        if node["kind"] != "test" and node["status"] in ("error", "fail", "runtime error"):
+            kind = kinds.get((node["state"] or "")[:3], ModelError)
+            message = node["message"] if node["name"] in node["message"] else f"{node['name']}: {node['message']}"
+            errors[node["name"]] = kind(
+                message, node["hint"] or "Nothing was published. `dbt compile` shows the model's SQL."
+            )
+    return errors
+
+
+def first_of(errors: Mapping[str, SynclineError]) -> SynclineError:
+    """Return the first error, which names the others."""
+    (_, first), *others = errors.items()
+    also = f" (and {', '.join(name for name, _ in others)} failed too)" if others else ""
+    return type(first)(first.message + also, first.hint)
 
 
 def find_failures(
@@ -66,14 +71,27 @@ def find_failures(
     return failures
 
 
+def refusals(failures: Iterable[Failure]) -> dict[str, SynclineError]:
+    """Return a RefusedError for each entity that a test of severity error refuses."""
+    refused: dict[str, list[Failure]] = {}
+    for failure in failures:
+        if failure.is_error:
+            refused.setdefault(failure.entity, []).append(failure)
+    return {entity: _refusal(failed) for entity, failed in refused.items()}
+
+
 def refuse_failures(failures: Iterable[Failure]) -> None:
     """Raise RefusedError where a test of severity error failed."""
     errors = [failure for failure in failures if failure.is_error]
     if errors:
-        raise RefusedError(
-            "checks failed: " + "; ".join(map(str, errors)),
-            "Nothing was published. Mend the records or the model, then run again.",
-        )
+        raise _refusal(errors)
+
+
+def _refusal(failures: list[Failure]) -> RefusedError:
+    return RefusedError(
+        "checks failed: " + "; ".join(map(str, failures)),
+        "Nothing of it was published. Mend the records or the model, then run again.",
+    )
 
 
 def _judge(

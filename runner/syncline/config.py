@@ -20,6 +20,8 @@ from syncline.errors import ConfigurationError
 ENTITY_NAME_BYTES = 50
 """Longest entity or stream name, so that every derived name fits Postgres' 63 bytes."""
 
+Publish = Literal["together", "each"]
+
 T = TypeVar("T")
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -88,10 +90,15 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project on disk: its folder, its sources and its environment (`.env` below the process' own)."""
+    """A project on disk: its folder, its sources and its environment (`.env` below the process' own).
+
+    `publish` says whether a run publishes all its entities or none, or each that neither failed nor depends on one
+    that did.
+    """
 
     root: Path
     name: str
+    publish: Publish
     sources: Mapping[str, Source]
     environment: Mapping[str, str] = field(repr=False)
 
@@ -139,7 +146,23 @@ def read_project(root: Path) -> Project:
                 "Merge the two declarations.",
             )
         sources[source.name] = source
-    return Project(root=root, name=name, sources=sources, environment=read_environment(root))
+    return Project(
+        root=root,
+        name=name,
+        publish=_read_publish(settings),
+        sources=sources,
+        environment=read_environment(root),
+    )
+
+
+def _read_publish(settings: Mapping[str, Any]) -> Publish:
+    ours = (settings.get("vars") or {}).get("syncline") or {}
+    found = ours.get("publish", "together")
+    if set(ours) - {"publish"} or found not in ("together", "each"):
+        raise ConfigurationError(
+            "dbt_project.yml: vars.syncline is not understood", "It may say `publish: together` or `publish: each`."
+        )
+    return "each" if found == "each" else "together"
 
 
 def read_environment(root: Path) -> dict[str, str]:

@@ -118,9 +118,9 @@ def mark_checked(connection: Connection, entities: Iterable[str]) -> list[int]:
     return [row["mark_checked"] for row in db.call(connection, "mark_checked", list(entities))]
 
 
-def withdraw_candidates(connection: Connection, run_id: int) -> None:
-    """Point next back at what is published for the run's candidates."""
-    db.call(connection, "withdraw_candidates", run_id)
+def withdraw_candidates(connection: Connection, run_id: int, entities: list[str] | None = None) -> None:
+    """Point next back at what is published for the run's candidates: of these entities, or of all."""
+    db.call(connection, "withdraw_candidates", run_id, entities)
 
 
 def announce(connection: Connection, publication_id: int) -> None:
@@ -128,10 +128,15 @@ def announce(connection: Connection, publication_id: int) -> None:
     db.call(connection, "announce", publication_id)
 
 
-def published_columns(connection: Connection, entities: list[str]) -> str:
-    """Return a fingerprint of the columns that these entities' current views show."""
-    columns: str = db.call_value(connection, "published_columns", entities)
-    return columns
+def models_behind(connection: Connection, models: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the ordinary models that are behind what is published, with the stamp of what they would be built from."""
+    declared = [{"model": name, **model, "entities": sorted(model["entities"])} for name, model in models.items()]
+    return {row["model"]: row["stamp"] for row in db.call(connection, "models_behind", json.dumps(declared))}
+
+
+def save_models(connection: Connection, stamps: Mapping[str, str]) -> None:
+    """Note what models were built from."""
+    db.call(connection, "save_models", json.dumps(stamps))
 
 
 def publishable(connection: Connection, entities: Iterable[str], *, is_held: bool) -> dict[str, int]:

@@ -37,6 +37,8 @@ class Entity:
 class Downstream:
     """An ordinary model that entities feed, however far; `fingerprint` is that of its code."""
 
+    schema: str
+    alias: str
     entities: frozenset[str]
     is_view: bool
     fingerprint: str
@@ -98,7 +100,9 @@ class Dbt:
             for name, item in answer["entities"].items()
         }
         downstream = {
-            name: Downstream(frozenset(item["entities"]), item["is_view"], item["fingerprint"])
+            name: Downstream(
+                item["schema"], item["alias"], frozenset(item["entities"]), item["is_view"], item["fingerprint"]
+            )
             for name, item in answer["downstream"].items()
         }
         return Models(entities, downstream, answer["tests"])

@@ -114,6 +114,8 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
             if feeding:
                 text = node.raw_code + str(sorted(manifest.macros[name].macro_sql for name in node.depends_on.macros))
                 downstream[node.name] = {
+                    "schema": node.schema,
+                    "alias": node.alias,
                     "entities": feeding,
                     "is_view": node.config.materialized == "view",
                     "fingerprint": hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(),

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from syncline import control, db
 from syncline.config import Project, Source, Stream
 from syncline.connectors import Connector, Context, open_connector, stream_settings
 from syncline.connectors.push import Push, PushedRecords
-from syncline.errors import ConfigurationError, SynclineError
+from syncline.errors import ConfigurationError, RunError, SynclineError
 from syncline.load import LoadOptions, guard_error_ratio, load_stream
 
 STREAMS_AT_ONCE = 4
@@ -32,11 +32,17 @@ class LoadStep:
     work: list[tuple[Source, Stream]]
     options: LoadOptions
     push: Push | None
+    is_each: bool
     progress: Callable[[str, int], None]
     done: Callable[[str, dict[str, Any]], None]
+    note: Callable[[str], None]
+    stopped: threading.Event = field(default_factory=threading.Event)
 
-    def run(self) -> None:
-        """Load all streams; after a failure none is begun any more. Raises the first failure, naming all streams."""
+    def run(self) -> dict[str, SynclineError]:
+        """Load all streams; return what failed, by stream, where each stands for itself.
+
+        Otherwise after a failure none is begun any more, and the first is raised, naming all.
+        """
         with ExitStack() as stack:
             connectors: dict[str, Connector] = {}
             for source, _ in self.work:
@@ -45,10 +51,11 @@ class LoadStep:
                     connectors[source.name] = self._open(source, context)
                     stack.callback(connectors[source.name].close)
             failures = self._load_all(connectors)
-        if failures:
+        if failures and not self.is_each:
             first, *others = sorted(failures)
             also = f" (and {', '.join(others)} failed too)" if others else ""
             raise type(failures[first])(failures[first].message + also, failures[first].hint)
+        return failures
 
     def _open(self, source: Source, context: Context) -> Connector:
         if self.push is not None:
@@ -64,7 +71,7 @@ class LoadStep:
             while waiting or running:
                 open_labels = {*waiting, *running.values()}
                 ready = [label for label in waiting if not parents[label] & open_labels]
-                if failures:
+                if failures and not self.is_each:
                     waiting.clear()
                 elif not ready and not running:
                     raise ConfigurationError(f"the streams {', '.join(sorted(waiting))} are each other's parents")
@@ -72,13 +79,21 @@ class LoadStep:
                     for label in ready:
                         source, stream = waiting.pop(label)
                         running[pool.submit(self._load_one, source, stream, connectors[source.name])] = label
-                for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
+                for future in self._next_done(running):
                     label, error = running.pop(future), future.exception()
                     if isinstance(error, SynclineError):
                         failures[label] = error
                     elif error is not None:
                         raise error
         return failures
+
+    def _next_done(self, running: dict[Future[None], str]) -> set[Future[None]]:
+        try:
+            return wait(running, return_when=FIRST_COMPLETED).done
+        except KeyboardInterrupt:
+            self.stopped.set()
+            self.note("stopping after the page under way; once more to stop now")
+            raise
 
     def _parents(self, source: Source, stream: Stream, connector: Connector) -> set[str]:
         names = connector.parents(stream_settings(self.project, source, stream))
@@ -91,6 +106,11 @@ class LoadStep:
         return {source.streams[name].label for name in names}
 
     def _load_one(self, source: Source, stream: Stream, connector: Connector) -> None:
+        def progress(records: int) -> None:
+            if self.stopped.is_set():
+                raise RunError(f"{stream.label}: stopped")
+            self.progress(stream.label, records)
+
         with db.connect(self.dsn, run=self.claimed) as connection:
             load = load_stream(
                 self.project,
@@ -99,7 +119,7 @@ class LoadStep:
                 stream,
                 connection,
                 self.options,
-                lambda records: self.progress(stream.label, records),
+                progress,
             )
         self.done(stream.label, load)
         guard_error_ratio(stream, load)

@@ -7,18 +7,22 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from syncline import check, control, db
+from syncline import control, db
 from syncline import publish as publishing
-from syncline.config import Project, Source, Stream
+from syncline.build_step import BuildStep
+from syncline.config import Project, Publish, Source, Stream
 from syncline.connectors import connector_class
 from syncline.connectors.push import Push
 from syncline.dbt import Dbt, Entity, Models
+from syncline.downstream import follow_up
 from syncline.errors import ConfigurationError, RunError, SynclineError
 from syncline.load import LoadOptions
 from syncline.load_step import LoadStep
 from syncline.migrate import is_up_to_date, migrate
+from syncline.selection import fed_entities, feeding_streams, held_back, named_entities
+from syncline.watcher import Watcher
 
 STEPS = ("load", "build", "check", "publish")
 
@@ -38,6 +42,7 @@ class RunOptions:
     since: str | None = None
     until: str | None = None
     push: Push | None = None
+    publish: Publish | None = None
     wait_timeout: float = 600
     trigger: str = "cli"
 
@@ -53,6 +58,7 @@ class RunOptions:
             "since": self.since,
             "until": self.until,
             # What is pushed is there once: no other run can stand for this one.
+            "publish": self.publish,
             "push": self.push.token if self.push else None,
         }
         return {name: value for name, value in wanted.items() if value}
@@ -62,26 +68,13 @@ class RunOptions:
         return "publish" in self.steps and not self.dry_run and self.limit is None
 
 
-class Watcher(Protocol):
-    """Is told what a run does, from any thread."""
-
-    def waiting(self, blocking: list[int]) -> None: ...
-    def step(self, name: str) -> None: ...
-    def stream_progress(self, label: str, records: int) -> None: ...
-    def stream_done(self, label: str, load: Mapping[str, Any]) -> None: ...
-    def entities(self, names: list[str]) -> None: ...
-    def entity(self, name: str, status: str) -> None: ...
-    def note(self, text: str) -> None: ...
-
-
 @dataclass(slots=True)
 class Engine:
-    """What runs share: the project, its database, one warm dbt process, and the views it has made."""
+    """What runs share: the project, its database, and one warm dbt process."""
 
     project: Project
     dsn: str
     dbt: Dbt = field(init=False)
-    views: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.dbt = Dbt(self.project.root, self.dsn, self.project.target)
@@ -172,6 +165,8 @@ class _Run:
         self._connection = connection
         self._claimed = claimed
         self._sources = sources
+        self._is_each = (options.publish or engine.project.publish) == "each"
+        self._failures: dict[str, SynclineError] = {}  # by stream and entity, where each stands for itself
         self._feeding: set[str] | None = None  # the streams that feed the entities asked for; None for all
 
     def work(self) -> None:
@@ -183,34 +178,52 @@ class _Run:
             self._fail(error)
             if not isinstance(error, SynclineError):
                 raise
-        else:
-            control.log(self._connection, "info", "sync_ok")
-            control.finish_run(self._connection, "succeeded")
+            return
+        if self._failures:
+            self._note_failure(partial_failure(self._failures))
+            return
+        control.log(self._connection, "info", "sync_ok")
+        control.finish_run(self._connection, "succeeded")
 
     def _steps(self) -> None:
         steps = self._options.steps
         if self._options.entities:
-            self._feeding = self._find_feeding(self._engine.dbt.parse())
+            models = self._engine.dbt.parse()
+            self._feeding = feeding_streams(models, named_entities(models, self._options.entities))
+        failed_streams: set[str] = set()
         if "load" in steps:
             with self._step("load"):
-                self._load()
+                failures = self._load()
+            self._failures |= failures
+            failed_streams = set(failures)
         if "build" not in steps:
             return
         models = self._engine.dbt.parse()
         entities = self._choose(models)
         names = [entity.name for entity in entities]
         self._watcher.entities(names)
+        lost = {entity.name for entity in entities if failed_streams & set(entity.streams)}
         control.lock_entities(self._connection, names)
         try:
-            self._build(entities, models)
+            checked = self._build(self._without(entities, lost), models)
             if self._options.publishes:
                 with self._step("publish"):
-                    self._publish(names, models)
+                    self._publish(checked, models)
             elif self._options.limit is not None:
                 control.withdraw_candidates(self._connection, self._claimed[0])
         finally:
             if not self._connection.broken:
                 control.unlock_entities(self._connection, names)
+        self._prune()
+
+    def _without(self, entities: list[Entity], failed: set[str]) -> list[Entity]:
+        """Return the entities that neither failed nor depend on one that did."""
+        held = held_back(entities, failed)
+        if held:
+            self._watcher.note(f"held back with {', '.join(sorted(failed))}: {', '.join(sorted(held))}")
+        return [entity for entity in entities if entity.name not in held | failed]
+
+    def _prune(self) -> None:
         for source in self._sources:
             for stream in source.active_streams:
                 if stream.common.keep != "all":
@@ -226,23 +239,27 @@ class _Run:
     def _fail(self, error: BaseException) -> None:
         if self._connection.broken:
             return  # the next claim finds this run abandoned and withdraws its candidates
-        message = self._engine.project.mask(error.message) if isinstance(error, SynclineError) else type(error).__name__
-        hint = error.hint if isinstance(error, SynclineError) else "This is a defect in Syncline: please report it."
-        if isinstance(error, KeyboardInterrupt):
-            message, hint = "interrupted", "Run again: what was loaded is kept."
-        exit_code = error.exit_code if isinstance(error, SynclineError) else 1
         try:
             control.withdraw_candidates(self._connection, self._claimed[0])
-            control.log(self._connection, "error", "sync_fail", message=message)
-            control.finish_run(self._connection, "failed", {"message": message, "hint": hint, "exit_code": exit_code})
+            self._note_failure(error)
         except SynclineError:
             if isinstance(error, SynclineError):
                 raise error from None
             raise
 
+    def _note_failure(self, error: BaseException) -> None:
+        message, hint, exit_code = type(error).__name__, "This is a defect in Syncline: please report it.", 1
+        if isinstance(error, KeyboardInterrupt):
+            message, hint = "interrupted", "Run again: what was loaded is kept."
+        elif isinstance(error, SynclineError):
+            message, hint, exit_code = self._engine.project.mask(error.message), error.hint or "", error.exit_code
+        control.log(self._connection, "error", "sync_fail", message=message)
+        failure = {"message": message, "hint": hint or None, "exit_code": exit_code}
+        control.finish_run(self._connection, "failed", failure)
+
     # load
 
-    def _load(self) -> None:
+    def _load(self) -> dict[str, SynclineError]:
         options, watcher = self._options, self._watcher
         work = [
             (source, stream)
@@ -251,7 +268,7 @@ class _Run:
             for stream in source.active_streams
             if self._wants(stream)
         ]
-        LoadStep(
+        return LoadStep(
             project=self._engine.project,
             dsn=self._engine.dsn,
             claimed=self._claimed,
@@ -264,8 +281,10 @@ class _Run:
                 until=options.until,
             ),
             push=options.push,
+            is_each=self._is_each,
             progress=watcher.stream_progress,
             done=watcher.stream_done,
+            note=watcher.note,
         ).run()
 
     def _wants(self, stream: Stream) -> bool:
@@ -276,89 +295,53 @@ class _Run:
 
     # build and check
 
-    def _find_feeding(self, models: Models) -> set[str]:
-        """Return the streams that feed the entities asked for, through those they read too."""
-        waiting, seen = [entity.name for entity in self._choose(models)], set[str]()
-        while waiting:
-            name = waiting.pop()
-            if name not in seen and name in models.entities:
-                seen.add(name)
-                waiting += models.entities[name].reads
-        return {label for name in seen for label in models.entities[name].streams}
-
     def _choose(self, models: Models) -> list[Entity]:
         """Return the entities of the run: those asked for, or all that the run's streams feed, however far."""
         if self._options.entities:
-            unknown = sorted(set(self._options.entities) - set(models.entities))
-            if unknown:
-                known = ", ".join(sorted(models.entities)) or "none"
-                raise ConfigurationError(f"there is no entity named {unknown[0]!r}", f"Known entities: {known}.")
-            return [models.entities[name] for name in sorted(set(self._options.entities))]
-        labels = {s.label for source in self._sources for s in source.active_streams if self._wants(s)}
-        chosen = {name for name, entity in models.entities.items() if labels & set(entity.streams)}
-        while True:
-            more = {name for name, entity in models.entities.items() if chosen & set(entity.reads)} - chosen
-            if not more:
-                return [models.entities[name] for name in sorted(chosen)]
-            chosen |= more
+            return named_entities(models, self._options.entities)
+        return fed_entities(
+            models, {s.label for source in self._sources for s in source.active_streams if self._wants(s)}
+        )
 
-    def _build(self, entities: list[Entity], models: Models) -> None:
+    def _build(self, entities: list[Entity], models: Models) -> list[Entity]:
+        """Build and check the entities; return those that may be published."""
         if not entities:
-            self._watcher.note("no entity reads what was loaded: write a model with materialized='versioned'")
-            return
-        names = [entity.name for entity in entities]
-        control.pin_loads(self._connection)
-        control.begin_step(self._connection, "build")
-        self._watcher.step("build")
-        waiting = {entity.node: entity.name for entity in entities}
-
-        def follow(event: Mapping[str, Any]) -> None:
-            name = waiting.get(event["node"])
-            if name is None:
-                return
-            if event["event"] == "NodeStart":
-                self._watcher.entity(name, "building")
-                return
-            self._watcher.entity(name, "built" if event["status"] == "success" else "failed")
-            del waiting[event["node"]]
-            if not waiting:
-                control.finish_step(self._connection, "build")
-                control.begin_step(self._connection, "check")
-                self._watcher.step("check")
-
-        # A test that reads an entity which was never built would fail on a relation that is not there.
-        known = set(names) | control.known_entities(self._connection)
-        tests = [name for name, read in models.tests.items() if set(read) & set(names) and set(read) <= known]
-        nodes = self._engine.dbt.build([*names, *tests], self._claimed, follow, is_exact=True)
-        check.raise_model_errors(nodes)
-        control.register_entities(self._connection, {entity.name: entity.parents for entity in entities})
-        failures = check.find_failures(self._connection, nodes, {entity.name: entity.schema for entity in entities})
-        for failure in failures:
-            level = "error" if failure.is_error else "warning"
-            control.log(
-                self._connection, level, "check_failed", test=failure.test, entity=failure.entity, rows=failure.count
-            )
-            if not failure.is_error:
-                self._watcher.note(f"warning: {failure}")
-        check.refuse_failures(failures)
-        for entity in entities:
-            control.check_error_ratio(self._connection, entity.name, entity.max_error_ratio)
+            if not self._failures:
+                self._watcher.note("no entity reads what was loaded: write a model with materialized='versioned'")
+            return []
+        step = BuildStep(self._connection, self._engine.dbt, self._claimed, self._watcher, entities, models)
+        failures = step.run(is_each=self._is_each)
+        self._failures |= failures
+        checked = self._without(entities, set(failures))
+        names = [entity.name for entity in checked]
+        withdrawn = sorted({entity.name for entity in entities} - set(names))
+        if withdrawn:
+            control.withdraw_candidates(self._connection, self._claimed[0], withdrawn)
         control.mark_checked(self._connection, names)
         control.finish_step(self._connection, "check")
+        return checked
 
     # publish
 
-    def _publish(self, names: list[str], models: Models) -> None:
+    def _publish(self, entities: list[Entity], models: Models) -> None:
+        names = [entity.name for entity in entities]
         held = control.publishable(self._connection, names, is_held=True)
         if held:
             self._watcher.note(
                 f"held after a rollback, not published: {', '.join(held)} (`syncline publish` lifts the hold)"
             )
         builds = control.publishable(self._connection, names, is_held=False)
-        if not builds:
-            return
-        publication = publishing.publish(self._connection, list(builds.values()))
-        _follow_up(self._engine, self._connection, models, builds, publication, self._claimed)
+        publication = publishing.publish(self._connection, list(builds.values())) if builds else None
+        follow_up(self._engine.dbt, self._connection, models, names, self._claimed)
+        if publication is not None:
+            control.announce(self._connection, publication)
+
+
+def partial_failure(failures: Mapping[str, SynclineError]) -> SynclineError:
+    """Return what a run says that published what it could: all failures, in the kind and with the hint of the first."""
+    first = next(iter(failures.values()))
+    said = "; ".join(f"{name}: {error.message.removeprefix(f'{name}: ')}" for name, error in failures.items())
+    return type(first)(f"not all was published: {said}", first.hint)
 
 
 def publish_candidates(engine: Engine, connection: db.Connection, entities: list[str] | None) -> dict[str, int]:
@@ -369,27 +352,6 @@ def publish_candidates(engine: Engine, connection: db.Connection, entities: list
     """
     builds, publication = publishing.publish_checked(connection, entities)
     if publication is not None:
-        _follow_up(engine, connection, engine.dbt.parse(), builds, publication, None)
+        follow_up(engine.dbt, connection, engine.dbt.parse(), builds, None)
+        control.announce(connection, publication)
     return builds
-
-
-def _follow_up(
-    engine: Engine,
-    connection: db.Connection,
-    models: Models,
-    builds: Mapping[str, int],
-    publication: int,
-    claimed: tuple[int, int] | None,
-) -> None:
-    """Build the ordinary models that read what was published, then announce it."""
-    fed = {name: model for name, model in models.downstream.items() if model.entities & set(builds)}
-    columns = control.published_columns(
-        connection, sorted({entity for model in fed.values() for entity in model.entities})
-    )
-    # A view follows every publish by itself: it is made again only when its code or the columns it reads have changed.
-    stamps = {name: (model.fingerprint, columns) for name, model in fed.items() if model.is_view}
-    wanted = [name for name in fed if name not in stamps or engine.views.get(name) != stamps[name]]
-    if wanted:
-        check.raise_model_errors(engine.dbt.build(wanted, claimed))
-        engine.views.update(stamps)
-    control.announce(connection, publication)

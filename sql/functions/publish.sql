@@ -63,7 +63,7 @@ $$;
 comment on function syncline.mark_checked(text[]) is
 'Marks the candidates that the session''s run built of these entities as checked (as trial under --limit); returns their numbers.';
 
-create or replace function syncline.withdraw_candidates(p_run_id bigint) returns void
+create or replace function syncline.withdraw_candidates(p_run_id bigint, p_entities text[]) returns void
 language plpgsql
 as $$
 declare
@@ -74,6 +74,7 @@ begin
         from syncline.entities as e
         inner join syncline.builds as b on e.next_build = b.build_id
         where b.run_id = p_run_id and b.state in ('built', 'checked', 'failed', 'trial')
+            and (p_entities is null or e.entity = any(p_entities))
         order by e.entity
         for update of e
     loop
@@ -84,8 +85,8 @@ begin
     end loop;
 end
 $$;
-comment on function syncline.withdraw_candidates(bigint) is
-'Points next back at what is published for all candidates of a run that failed or was a trial. Their keys stay in delta.';
+comment on function syncline.withdraw_candidates(bigint, text[]) is
+'Points next back at what is published for the candidates of a run that failed or was a trial: of these entities, or of all. Their keys stay in delta.';
 
 create or replace function syncline.check_known(p_entities text[]) returns void
 language plpgsql stable
@@ -188,16 +189,6 @@ as $$
 $$;
 comment on function syncline.announce(bigint) is
 'Sends NOTIFY syncline_published with publication_id and run_id: what is downstream is up to date too.';
-
-create or replace function syncline.published_columns(p_entities text[]) returns text
-language sql stable
-as $$
-    select md5(coalesce(string_agg(e.entity || b.columns, ';' order by e.entity), ''))
-    from syncline.entities as e
-    inner join syncline.builds as b on e.current_build = b.build_id
-    where e.entity = any(p_entities)
-$$;
-comment on function syncline.published_columns(text[]) is 'A fingerprint of the columns that these entities'' current builds have.';
 
 create or replace function syncline.publishable(p_entities text[] default null, p_is_held boolean default null)
 returns table (entity text, build_id bigint)

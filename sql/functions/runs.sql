@@ -71,7 +71,7 @@ declare
 begin
     perform pg_advisory_xact_lock(syncline.lock_class('claim'), 0);
     for v_lost in select * from syncline.abandon_runs() loop
-        perform syncline.withdraw_candidates(v_lost);
+        perform syncline.withdraw_candidates(v_lost, null);
     end loop;
     select queued.run_id into v_run_id
     from syncline.runs as queued

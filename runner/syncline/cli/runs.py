@@ -49,6 +49,11 @@ _refresh = click.option("--full-refresh", is_flag=True, help="Load in full, and 
 @_stream
 @click.option("--dry-run", is_flag=True, help="Publish nothing; `syncline publish` publishes what was shown.")
 @click.option("--limit", type=click.IntRange(1), help="A trial with so many records a stream; never published.")
+@click.option(
+    "--publish",
+    type=click.Choice(["together", "each"]),
+    help="All entities or none, or each that neither failed nor depends on one that did.",
+)
 @_refresh
 @_mass_delete
 @_wait

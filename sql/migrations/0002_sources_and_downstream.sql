@@ -1,4 +1,4 @@
--- What sources need beyond the core: going on with a fetch that was cut off, budgets of requests.
+-- Going on with a fetch that was cut off, budgets of requests, and what ordinary models were built from.
 
 alter table syncline.streams add column unfinished jsonb;
 comment on column syncline.streams.unfinished is 'A fetch that was cut off: what its next run needs to go on with it.';
@@ -8,3 +8,10 @@ create table syncline.request_budgets (
     sent timestamptz[] not null default '{}'
 );
 comment on table syncline.request_budgets is 'The latest requests of each budget that workers share, oldest first.';
+
+create table syncline.downstream (
+    model text primary key,
+    stamp text not null,
+    built_at timestamptz not null default clock_timestamp()
+);
+comment on table syncline.downstream is 'What each ordinary model downstream of entities was last built from.';

@@ -57,23 +57,35 @@ class Models:
 
 
 class Dbt:
-    """One warm dbt process for a project; the environment holds no secret but the database's password."""
+    """One warm dbt process for a project, started when it is first needed.
+
+    Its environment holds no secret but the database's password.
+    """
 
     def __init__(self, project: Path, dsn: str, target: str) -> None:
+        self._project = project
+        self._dsn = dsn
+        self._target = target
+        self._process: subprocess.Popen[str] | None = None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
-        state_folder(project)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "syncline.dbt_process", str(project)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=os.environ | connection_variables(dsn) | {"SYNCLINE_TARGET": target, "PYTHONUNBUFFERED": "1"},
-            cwd=project,
-            text=True,
-            encoding="utf-8",
-        )
         self._has_pending_parse = False
         self._request = 0
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            state_folder(self._project)
+            variables = connection_variables(self._dsn) | {"SYNCLINE_TARGET": self._target, "PYTHONUNBUFFERED": "1"}
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "syncline.dbt_process", str(self._project)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                env=os.environ | variables,
+                cwd=self._project,
+                text=True,
+                encoding="utf-8",
+            )
+        return self._process
 
     def start_parse(self) -> None:
         """Let the process begin to parse while other work goes on; `parse` takes the answer."""
@@ -126,29 +138,35 @@ class Dbt:
 
     def close(self) -> None:
         """End the process; closing its standard input is what ends it, so it never outlives this one."""
-        if self._process.stdin:
-            self._process.stdin.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdout:
-            self._process.stdout.close()
+        if self._process is not None:
+            self._end(self._process)
         self._log.close()
+
+    def _end(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.close()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
 
     def _send(self, request: dict[str, Any]) -> None:
         self._request += 1
+        process = self._started()
         try:
-            assert self._process.stdin
-            self._process.stdin.write(json.dumps(request | {"request": self._request}) + "\n")
-            self._process.stdin.flush()
+            assert process.stdin
+            process.stdin.write(json.dumps(request | {"request": self._request}) + "\n")
+            process.stdin.flush()
         except (BrokenPipeError, ValueError):
             raise self._died() from None
 
     def _answer(self, on_event: Callable[[Mapping[str, Any]], None] | None) -> dict[str, Any]:
-        assert self._process.stdout
-        for line in self._process.stdout:
+        process = self._started()
+        assert process.stdout
+        for line in process.stdout:
             message = json.loads(line)
             if message["request"] != self._request:
                 continue  # of a request whose run failed before it took the answer
@@ -167,11 +185,12 @@ class Dbt:
         raise self._died()
 
     def _died(self) -> ModelError:
-        self._process.wait()
+        process = self._started()
+        process.wait()
         self._log.seek(0)
         lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
         return ModelError(
-            f"dbt's process ended with status {self._process.returncode}{': ' + lines[-1] if lines else ''}",
+            f"dbt's process ended with status {process.returncode}{': ' + lines[-1] if lines else ''}",
             "Run again; `dbt debug` shows whether dbt works here.",
         )
 

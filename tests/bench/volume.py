@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -146,9 +146,13 @@ def rewrite_in_place(file: Path, changed: int) -> None:
 
 def peak_of_run(project: Path, dsn: str) -> float:
     """Return the greatest memory, in MB, of `syncline run` and its children while it ran."""
-    command = [sys.executable, "-m", "syncline", "run", "--json"]
+    return peak_of([sys.executable, "-m", "syncline", "run", "--json"], {"DATABASE_URL": dsn}, project)
+
+
+def peak_of(command: list[str], environment: Mapping[str, str], folder: Path | None = None) -> float:
+    """Return the greatest memory, in MB, of a command and its children while it ran; it has to succeed."""
     process = subprocess.Popen(
-        command, cwd=project, env=os.environ | {"DATABASE_URL": dsn}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=folder, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     peak = 0.0
     done = threading.Event()

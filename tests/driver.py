@@ -22,12 +22,17 @@ def typed(path: str, kind: str, *, required: bool = False, record: str = "payloa
     """What the macro typed() compiles to; tests/integration/test_typed.py holds the two against each other."""
     raw = f"({record} ->> '{path}')"
     mark = json.dumps({"path": path, "type": kind, "required": required})
-    rejected = f"syncline.reject(_key, _ordinal, '{path}', '{kind}', {raw}, {str(required).lower()})"
+    reject = f"syncline.reject(_key, _ordinal, '{path}', '{kind}', {raw}, {str(required).lower()})"
+    rejected = f'({reject} collate "default")'
     if kind == "text":
-        value = f'coalesce({raw}, {rejected} collate "default")' if required else raw
+        value = f"coalesce({raw}, {rejected})" if required else raw
         return f"{value} /* syncline:typed {mark} */"
-    test = f"syncline.is_valid({raw}, '{kind}'){'' if required else ' is not false'}"
-    return f"case when {test} then ({raw})::{kind} else {rejected}::{kind} end /* syncline:typed {mark} */"
+    value = raw
+    if kind.endswith("]"):
+        of_json = "true" if kind.startswith("json") else "false"
+        value = f"syncline.array_literal(({record} #> '{{{path}}}'), {of_json})"
+    test = f"syncline.is_valid({value}, '{kind}'){'' if required else ' is not false'}"
+    return f"case when {test} then ({value})::{kind} else {rejected}::{kind} end /* syncline:typed {mark} */"
 
 
 class Driver:

@@ -10,7 +10,7 @@
     {%- set unique_key = config.get('unique_key') or [] -%}
     {%- set streams = _read_streams(model) -%}
     {%- set spec = {
-        'engine': 1,
+        'engine': 2,
         'entity': model.name,
         'schema': this.schema,
         'sql': sql,

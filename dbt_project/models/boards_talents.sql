@@ -6,5 +6,5 @@ select
     {{ typed('talentId', 'bigint', required=true, record='item') }} as talent_id,
     {{ typed('position', 'integer', record='item') }} as position
 from {{ source('agency', 'boards') }}
-{# Not jsonb_array_elements, which fails the whole statement where a record holds something other than an array. #}
-cross join lateral jsonb_path_query(payload, '$.talents[*]') as link (item)
+{# Strict and silent: a field that is no array gives nothing. jsonb_array_elements would fail the build there. #}
+cross join lateral jsonb_path_query(payload, 'strict $.talents[*]', '{}', true) as link (item)

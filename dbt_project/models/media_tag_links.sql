@@ -5,5 +5,5 @@ select
     {{ typed('id', 'bigint', required=true) }} as media_id,
     {{ typed('tagId', 'bigint', required=true, record='item') }} as media_tag_id
 from {{ source('agency', 'portfolio_media') }}
-{# Not jsonb_array_elements, which fails the whole statement where a record holds something other than an array. #}
-cross join lateral jsonb_path_query(payload, '$.tags[*]') as link (item)
+{# Strict and silent: a field that is no array gives nothing. jsonb_array_elements would fail the build there. #}
+cross join lateral jsonb_path_query(payload, 'strict $.tags[*]', '{}', true) as link (item)

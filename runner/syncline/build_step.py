@@ -37,7 +37,7 @@ class BuildStep:
             raise check.first_of(errors)
         built = [entity for entity in self.entities if entity.name not in errors]
         control.register_entities(self.connection, {entity.name: entity.parents for entity in built})
-        failures = check.find_failures(self.connection, nodes, {entity.name: entity.schema for entity in self.entities})
+        failures = check.find_failures(self.connection, nodes, self._views())
         self._tell(failures)
         if not is_each:
             check.refuse_failures(failures)
@@ -50,6 +50,14 @@ class BuildStep:
                     raise
                 errors.setdefault(entity.name, error)
         return errors
+
+    def _views(self) -> dict[str, tuple[str, str]]:
+        """What ref() gave the tests of each entity: the candidates of this run, and of others what is published."""
+        names = {entity.name for entity in self.entities}
+        return {
+            name: (entity.schema, f"{name}_{'next' if name in names else 'current'}")
+            for name, entity in self.models.entities.items()
+        }
 
     def _build(self) -> list[dict[str, Any]]:
         names = [entity.name for entity in self.entities]

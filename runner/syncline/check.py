@@ -54,9 +54,12 @@ def first_of(errors: Mapping[str, SynclineError]) -> SynclineError:
 
 
 def find_failures(
-    connection: db.Connection, nodes: Iterable[Mapping[str, Any]], schemas: Mapping[str, str]
+    connection: db.Connection, nodes: Iterable[Mapping[str, Any]], views: Mapping[str, tuple[str, str]]
 ) -> list[Failure]:
-    """Return the tests that failed or warned, with sample keys. `schemas` gives the schema of each entity."""
+    """Return the tests that failed or warned, with sample keys.
+
+    `views` gives schema and name of the view that tests read of each entity.
+    """
     failures = []
     for node in nodes:
         if node["kind"] != "test" or node["status"] not in ("fail", "warn", "error"):
@@ -66,7 +69,7 @@ def find_failures(
             raise ModelError(
                 f"the test {node['name']} on {entity} could not run: {node['message']}", "`dbt test` shows it whole."
             )
-        count, keys = _judge(connection, schemas.get(entity), entity, node)
+        count, keys = _judge(connection, views.get(entity), node)
         failures.append(Failure(node["test"], entity, node["column"], count, keys, node["status"] == "fail"))
     return failures
 
@@ -95,14 +98,14 @@ def _refusal(failures: list[Failure]) -> RefusedError:
 
 
 def _judge(
-    connection: db.Connection, schema: str | None, entity: str, node: Mapping[str, Any]
+    connection: db.Connection, view: tuple[str, str] | None, node: Mapping[str, Any]
 ) -> tuple[int, tuple[str, ...]]:
     """Return how many rows a test found and origin keys of some: by its own _key, or by the column it judges.
 
     dbt counts what the test's SQL gives, which for some tests is a row for each bad value.
     """
     counted = int(node["failures"] or 0)
-    if schema is None:
+    if view is None:
         return counted, ()
     found = sql.SQL(node["sql"])
     try:
@@ -116,7 +119,7 @@ def _judge(
                     "select judged._key from {} as judged where exists"
                     " (select 1 from ({}) as found where found.{} is not distinct from judged.{})"
                 ).format(
-                    sql.Identifier(schema, f"{entity}_next"),
+                    sql.Identifier(*view),
                     found,
                     sql.Identifier(columns[0]),
                     sql.Identifier(node["column"]),

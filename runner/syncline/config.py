@@ -50,6 +50,7 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
     redact: bool = False
     keep: int | Literal["all"] = 3
     max_delete_ratio: float = 0.3
+    max_error_ratio: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +111,15 @@ class Project:
     def target(self) -> str:
         return self.environment.get("SYNCLINE_TARGET") or "dev"
 
+    @property
+    def stream_labels(self) -> set[str]:
+        return {stream.label for source in self.sources.values() for stream in source.streams.values()}
+
     def mask(self, text: str) -> str:
         """Return the text without the values of the variables that the sources name."""
         declared = json.dumps(
-            [[source.settings, [s.settings for s in source.streams.values()]] for source in self.sources.values()]
+            [[source.settings, [s.settings for s in source.streams.values()]] for source in self.sources.values()],
+            default=str,  # YAML's dates
         )
         for name in set(_VARIABLE.findall(declared)):
             value = self.environment.get(name, "")
@@ -137,7 +143,7 @@ def read_project(root: Path) -> Project:
     name = settings.get("name")
     if not isinstance(name, str):
         raise ConfigurationError(f"{root / 'dbt_project.yml'} has no `name`")
-    folders = [root / folder for folder in settings.get("model-paths") or ["models"]]
+    folders = _model_folders(root, settings)
     sources: dict[str, Source] = {}
     for source in _read_sources(root, folders):
         if source.name in sources:
@@ -163,6 +169,16 @@ def _read_publish(settings: Mapping[str, Any]) -> Publish:
             "dbt_project.yml: vars.syncline is not understood", "It may say `publish: together` or `publish: each`."
         )
     return "each" if found == "each" else "together"
+
+
+def model_names(root: Path) -> set[str]:
+    """Return the names of the models in `root`, by their files."""
+    folders = _model_folders(root, _read_yaml(root / "dbt_project.yml"))
+    return {file.stem for folder in folders for suffix in ("sql", "py") for file in folder.rglob(f"*.{suffix}")}
+
+
+def _model_folders(root: Path, settings: Mapping[str, Any]) -> list[Path]:
+    return [root / folder for folder in settings.get("model-paths") or ["models"]]
 
 
 def read_environment(root: Path) -> dict[str, str]:
@@ -267,8 +283,9 @@ def _read_stream(source: str, table: Mapping[str, Any], file: Path) -> Stream:
     common = convert({key: settings.pop(key) for key in names & set(settings)}, StreamSettings, place)
     if common.full_every:
         parse_duration(common.full_every)
-    if not 0 <= common.max_delete_ratio <= 1:
-        raise ConfigurationError(f"{place}: max_delete_ratio is a share between 0 and 1")
+    for ratio in ("max_delete_ratio", "max_error_ratio"):
+        if not 0 <= getattr(common, ratio) <= 1:
+            raise ConfigurationError(f"{place}: {ratio} is a share between 0 and 1")
     if isinstance(common.keep, int) and common.keep < 1:
         raise ConfigurationError(f"{place}: keep is a number of loads, at least 1, or all")
     if common.append and common.deleted:

@@ -50,7 +50,9 @@ def connect(dsn: str, *, run: tuple[int, int] | None = None, timeout: int = 10) 
         raise ConfigurationError(
             "DATABASE_URL is no connection string", "Write postgresql://user:password@host:5432/database."
         ) from None
-    options = [str(given.get("options") or ""), "-c TimeZone=UTC", "-c client_connection_check_interval=1s"]
+    # psycopg reads times in ISO style alone, and a database may say otherwise.
+    options = [str(given.get("options") or ""), "-c TimeZone=UTC", "-c DateStyle=ISO,YMD", "-c IntervalStyle=postgres"]
+    options.append("-c client_connection_check_interval=1s")
     if run is not None:
         options += [f"-c syncline.run_id={run[0]}", f"-c syncline.attempt={run[1]}"]
     given.setdefault("connect_timeout", timeout)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import sys
 import threading
 from pathlib import Path
@@ -17,12 +16,9 @@ from typing import Any, TextIO
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 from dbt.contracts.graph.manifest import Manifest
 
-_QUIET = ["--quiet", "--log-level", "none", "--log-level-file", "none", "--no-print", "--no-use-colors"]
+from syncline.dbt_errors import explain, explain_model, explain_test
 
-_DETAIL = re.compile(r"DETAIL:\s+SQLSTATE (\w{5})")
-_NAMES_OBJECTS = re.compile(
-    r"(column|relation|function|operator|schema|table|type) .* (does not exist|is ambiguous)|syntax error"
-)
+_QUIET = ["--quiet", "--log-level", "none", "--log-level-file", "none", "--no-print", "--no-use-colors"]
 
 
 class DbtProcess:
@@ -51,7 +47,7 @@ class DbtProcess:
         if self._manifest is None or stamp != self._stamp:
             result = self._invoke(["parse"], manifest=None)
             if not result.success:
-                return {"error": _explain(str(result.exception))}
+                return {"error": explain(str(result.exception))}
             self._manifest, self._stamp = result.result, stamp
         return _describe(self._manifest)
 
@@ -67,7 +63,7 @@ class DbtProcess:
             arguments += ["--indirect-selection", "empty"]
         result = self._invoke(arguments, manifest=self._manifest)
         if result.exception is not None:
-            return {"error": _explain(str(result.exception))}
+            return {"error": explain(str(result.exception))}
         return {"nodes": [_report(item) for item in result.result.results]}
 
     def _invoke(self, arguments: list[str], manifest: Manifest | None) -> dbtRunnerResult:
@@ -200,35 +196,12 @@ def _report(result: Any) -> dict[str, Any]:
             "sql": node.compiled_code,
         }
     if str(result.status) in ("error", "fail", "runtime error"):
-        report |= _explain(result.message or "") if report["kind"] == "model" else _explain_test(result.message or "")
+        message = result.message or ""
+        if report["kind"] == "model":
+            report |= explain_model(message, node.name, node.original_file_path, node.compiled_code)
+        else:
+            report |= explain_test(message)
     return report
-
-
-def _explain(message: str) -> dict[str, Any]:
-    """Split what dbt says into message, hint and SQLSTATE; syncline.build has taken values out of it."""
-    detail = _DETAIL.search(message)
-    state = detail.group(1) if detail else None
-    hint = re.search(r"HINT:\s*(.+)", message)
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    if len(lines) > 1 and re.match(r"(Database|Compilation|Runtime|Parsing|Dependency) Error", lines[0]):
-        if lines[0].startswith("Compilation") and state is None:
-            state = "SY200"  # as our own states say it: the model or its configuration is wrong
-        lines = lines[1:]
-    text = next(iter(lines), "dbt gives no reason")
-    return {"message": text, "hint": hint.group(1).strip() if hint else None, "state": state}
-
-
-_ABOUT_THE_SERVER = re.compile(
-    r"(server closed the connection|terminating connection|connection .{0,40}(refused|closed|lost)|could not connect"
-    r"|SSL connection has been closed|the database system is \w+( \w+)?|No space left on device|out of (shared )?memory"
-    r"|canceling statement due to \w+( \w+)?|connection already closed)",
-    re.IGNORECASE,
-)
-
-
-def _explain_test(message: str) -> dict[str, Any]:
-    named = _NAMES_OBJECTS.search(message) or _ABOUT_THE_SERVER.search(message)
-    return {"message": named.group(0) if named else "its SQL failed", "hint": None, "state": None}
 
 
 def _first_line(text: str) -> str:

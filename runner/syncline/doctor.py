@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from syncline import db
-from syncline.config import Project
+from syncline.config import Project, model_names
 from syncline.connectors import check_settings, open_connector, stream_settings
 from syncline.errors import SynclineError
 from syncline.migrate import is_up_to_date
@@ -80,6 +80,16 @@ def _examine_schema(project: Project, connection: db.Connection) -> Iterator[Fin
             "" if found == engine else f"the macros are of engine {found}, the control schema is of {engine}",
             "Run `syncline init --upgrade`.",
         )
+        yield from _examine_left_over(project, connection)
+
+
+def _examine_left_over(project: Project, connection: db.Connection) -> Iterator[Finding]:
+    """What is kept for entities and streams that are gone from the project: no fault, but it takes room."""
+    entities = {row["entity"] for row in connection.execute("select entity from syncline.entity_status")}
+    rows = connection.execute("select source || '.' || stream as label from syncline.stream_status")
+    left = sorted(entities - model_names(project.root)) + sorted({row["label"] for row in rows} - project.stream_labels)
+    if left:
+        yield Finding("left over", True, f"{', '.join(left)}: not in the project")
 
 
 def _macros_engine(project: Project) -> int | None:

@@ -119,7 +119,10 @@ class _Load:
             pages = chain([] if head is None else [head], pages)
             in_parts = self._can_resume(state) and head is not None and head.position is not None
             # What could be gone again within the load, or needs the load's number in its key, is staged first.
-            is_plain = not (self._options.limit or stream.common.append or stream.common.deleted)
+            # What a fetch that was cut off has staged is half of this load.
+            is_plain = fetch.position is None and not (
+                self._options.limit or stream.common.append or stream.common.deleted
+            )
             if state["last_load"] is None and is_plain and not in_parts:
                 return self._load_first(pages)
             if not self._is_increment and not stream.common.append and state["live_records"] <= SMALL_SIDE:
@@ -306,10 +309,17 @@ class _Load:
             "allow_mass_delete": self._options.allow_mass_delete,
             "key_fields": list(self._stream.key),
             "known_fields": fields or None,
-            "cursor": None if self._options.is_backfill else tally.cursor,
+            "cursor": self._cursor(),
             "row_errors": tally.errors,
             "started_at": self._started_at.isoformat(),
         }
+
+    def _cursor(self) -> dict[str, Any] | None:
+        """Return the state to save: after a full load with row errors none, so that what is bad is met again."""
+        if self._options.is_backfill:
+            return None
+        is_skipping = self._tally.cursor is not None and not self._connector.is_increment(self._stream, self._settings)
+        return {} if is_skipping and self._tally.rejected else self._tally.cursor
 
     def _rows(self, page: Page, encode: Encode) -> Iterator[bytes]:
         """Yield a binary COPY row for each record of the page that is to be sent."""
@@ -399,11 +409,22 @@ def _checked_append(check: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]
     return checked
 
 
-def guard_error_ratio(stream: Stream, load: dict[str, Any], max_ratio: float = 0.1) -> None:
-    """Refuse to go on where too many records of the load were rejected; raises RefusedError."""
-    rejected, read = load["records_rejected"], load["records_read"]
+def guard_error_ratio(stream: Stream, load: dict[str, Any]) -> None:
+    """Refuse to go on where too many records of the load were rejected, or all; raises RefusedError.
+
+    An increment may bring one record, and a bad one: there, and in a stream of a single record, its last good state
+    stays and the row error is all. A trial is to show what a stream is like.
+    """
+    rejected, read, max_ratio = load["records_rejected"], load["records_read"], stream.common.max_error_ratio
+    may_be_few = (load["kind"] == "increment" and not load["is_trial"]) or read == load["live_records"] == 1
+    if rejected and rejected == read and not may_be_few:
+        raise RefusedError(
+            f"all {read} records of {stream.label} were rejected",
+            "Nothing was published: `syncline errors` says why; `key` and `data_selector` are the usual causes.",
+        )
     if rejected > 10 and rejected > read * max_ratio:
         raise RefusedError(
             f"{rejected} of the {read} records of {stream.label} were rejected",
-            f"That is more than max_error_ratio ({max_ratio}) allows; nothing was published: see `syncline errors`.",
+            f"That is more than the stream's max_error_ratio ({max_ratio}) allows; nothing was published: see"
+            " `syncline errors`.",
         )

@@ -187,4 +187,6 @@ def _cell(value: Any) -> Text:
         return Text("yes" if value else "")
     if hasattr(value, "strftime"):
         return Text(value.strftime("%Y-%m-%d %H:%M:%S"))
-    return Text(str(value))
+    # A value is shown on one line, whatever it holds.
+    text = "".join(letter if letter.isprintable() else " " for letter in str(value))
+    return Text(" ".join(text.split()))

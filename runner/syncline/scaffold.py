@@ -78,9 +78,8 @@ def create_project(folder: Path, example: str | None = None) -> list[Path]:
     models = folder / "dbt_project" / "models"
     models.mkdir(parents=True, exist_ok=True)
     configuration = (ours / "dbt_project.yml").read_text(encoding="utf-8")
-    (folder / "dbt_project.yml").write_text(
-        re.sub(r"^name: .*$", f"name: {name}", configuration, count=1, flags=re.MULTILINE), encoding="utf-8"
-    )
+    configuration = re.sub(r"^name: .*$", f"name: {name}", configuration, count=1, flags=re.MULTILINE)
+    (folder / "dbt_project.yml").write_text(configuration + _own_vars(example), encoding="utf-8")
     shutil.copyfile(ours / "profiles.yml", folder / "profiles.yml")
     upgrade_project(folder)
     if example is None:
@@ -106,12 +105,18 @@ def upgrade_project(folder: Path) -> Path:
     return target
 
 
+def _own_vars(example: str | None) -> str:
+    """Return what the example adds to dbt_project.yml: its vars, where it has any."""
+    own = bundle() / "examples" / (example or "") / "vars.yml"
+    return "\n" + own.read_text(encoding="utf-8") if own.is_file() else ""
+
+
 def _copy_example(name: str, folder: Path, models: Path) -> None:
     ours = bundle()
     # The agency's models are the bundled project's own; the other examples bring theirs.
     own = ours / "examples" / name / "models"
     shutil.copytree(own if own.is_dir() else ours / "dbt_project" / "models", models, dirs_exist_ok=True)
-    skipped = shutil.ignore_patterns("__pycache__", ".*", "models")
+    skipped = shutil.ignore_patterns("__pycache__", ".*", "models", "vars.yml")
     shutil.copytree(ours / "examples" / name, folder / "examples" / name, ignore=skipped)
 
 

@@ -2,7 +2,7 @@
 
 create or replace function syncline.engine_version() returns integer
 language sql immutable parallel safe
-as $$ select 1 $$;
+as $$ select 2 $$;
 comment on function syncline.engine_version() is
 'Rises when the macros and these functions must change together; a project''s macros carry theirs.';
 
@@ -60,6 +60,13 @@ begin
     set local client_min_messages = warning;
     set local work_mem = '64MB';
     set local maintenance_work_mem = '256MB';
+    -- What a value reads as must not depend on how server, database or user are set up.
+    set local datestyle = 'ISO, YMD';
+    set local timezone = 'UTC';
+    set local intervalstyle = 'postgres';
+    set local extra_float_digits = 1;
+    set local bytea_output = 'hex';
+    set local lc_monetary = 'C';
     -- Keys are looked up by index as long as they are few: what a build reads has mostly just been written.
     set local random_page_cost = 1.1;
     perform syncline.lock_entity(v_entity);
@@ -202,7 +209,11 @@ begin
         source = case when jsonb_array_length(p_spec -> 'streams') = 1 then p_spec #>> '{streams,0,source}' end,
         stream = case when jsonb_array_length(p_spec -> 'streams') = 1 then p_spec #>> '{streams,0,stream}' end
     from syncline.row_errors as self
-    left join syncline.mapping(p_spec ->> 'sql') as mapped on self.path = mapped.path
+    left join (
+        select path, type, string_agg(distinct column_name, ', ' order by column_name) as column_name
+        from syncline.mapping(p_spec ->> 'sql')
+        group by path, type
+    ) as mapped on self.path = mapped.path and self.type = mapped.type
     where new.build_id = p_build.build_id and self.error_id = new.error_id;
 end
 $$;

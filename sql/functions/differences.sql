@@ -96,7 +96,7 @@ begin
         case when p_is_all then '' else format('_key in (select changed._key from %s.changed) and', v_work) end
     );
     execute format('analyze %s.differing', v_work);
-    perform syncline.reject_collisions(p_build, p_spec -> 'unique_key');
+    perform syncline.reject_collisions(p_build, p_spec -> 'unique_key', p_spec -> 'streams');
 end
 $$;
 comment on function syncline.find_differing(syncline.builds, syncline.builds, text, text, jsonb, boolean) is
@@ -109,19 +109,19 @@ declare
     v_count bigint;
     v_is_parallel text := current_setting('max_parallel_workers_per_gather');
 begin
-    -- A row error is a row, and a parallel plan cannot write one. So the first try takes every value to fit and
-    -- stops at the first that does not; an entity that has errors is not tried so.
+    -- A row error is a row, and a parallel plan cannot write one. So the first try takes every value to fit, looks at
+    -- its form alone, and stops at the first that does not fit; an entity that has errors is not tried so.
     if p_is_all and not exists (select 1 from syncline.row_errors where entity = p_entity and closed_at is null) then
         begin
             perform
                 set_config('syncline.rejects', 'raise', true),
                 set_config('parallel_setup_cost', '0', true),
                 set_config('parallel_tuple_cost', '0', true);
-            execute p_statement;
+            execute replace(p_statement, 'syncline.is_valid(', 'syncline.has_form(');
             get diagnostics v_count = row_count;
             perform set_config('syncline.rejects', 'record', true);
             return v_count;
-        exception when sqlstate 'SY000' then
+        exception when sqlstate 'SY000' or data_exception or integrity_constraint_violation or raise_exception then
             null;
         end;
     end if;
@@ -143,7 +143,7 @@ as $$
             when old.name is null then format('null::%s as %I', new.type, new.name)
             when old.type = new.type then format('active.%I', new.name)
             else format(
-                'case when active.%1$I is null or syncline.is_valid(active.%1$I::text, %2$L) then active.%1$I::text::%2$s
+                'case when active.%1$I is null or syncline.is_castable(active.%1$I::text, %2$L) then active.%1$I::text::%2$s
                 else syncline.reject(active._key, null, %1$L, %2$L, active.%1$I::text, false)::%2$s end as %1$I',
                 new.name, split_part(new.type, ' collate ', 1)
             )
@@ -167,7 +167,9 @@ $$;
 comment on function syncline.keys_that_are_here(syncline.builds, jsonb) is
 'A query of the keys that have a live record; of a model that is compared whole, those that have a row.';
 
-create or replace function syncline.reject_collisions(p_build syncline.builds, p_unique_key jsonb) returns void
+create or replace function syncline.reject_collisions(
+    p_build syncline.builds, p_unique_key jsonb, p_streams jsonb
+) returns void
 language plpgsql
 as $$
 declare
@@ -187,7 +189,7 @@ begin
         having count(*) > 1',
         syncline.column_list(p_unique_key, 'r.%I'), v_work,
         syncline.column_list(p_unique_key, 'r.%I is not null', ' and ')
-    ));
+    ), p_streams, 'this record gives the same %s twice');
     -- Only a unique key that its record did not have in the active version can be in another's way.
     execute format(
         'create unlogged table %1$s.claimed as
@@ -224,35 +226,45 @@ begin
         syncline.column_list(p_unique_key, 'base.%1$I = claimed.%1$I', ' and ')
     );
     while v_count > 0 loop
-        v_count := syncline.reject_losers(p_build, p_unique_key, v_losers);
+        v_count := syncline.reject_losers(p_build, p_unique_key, v_losers, p_streams, 'another record has this %s');
     end loop;
 end
 $$;
-comment on function syncline.reject_collisions(syncline.builds, jsonb) is
+comment on function syncline.reject_collisions(syncline.builds, jsonb, jsonb) is
 'Where two origin keys give one unique key, the row already in the active version wins, then the lowest _key; the losing key is rejected whole and keeps its rows there.';
 
-create or replace function syncline.reject_losers(p_build syncline.builds, p_unique_key jsonb, p_losers text) returns bigint
+create or replace function syncline.reject_losers(
+    p_build syncline.builds, p_unique_key jsonb, p_losers text, p_streams jsonb, p_message text
+) returns bigint
 language plpgsql
 as $$
 declare
     v_work text := format('%I', 'syncline_' || p_build.entity);
+    v_records text;
     v_count bigint;
 begin
+    select string_agg(format('select _key, _ordinal from %s', s.substitute), ' union all ') into v_records
+    from syncline.streams_read(p_build.entity, p_streams) as s;
     execute format(
         'with losers as (%1$s),
         unwritten as (delete from %2$s.differing using losers where differing._key = losers.origin),
         dropped as (delete from %2$s.rows as r using losers where r._key = losers.origin),
         kept as (insert into %2$s.kept select origin, true from losers)
-        select syncline.add_row_error(origin, null, %3$L, identity::text, %4$L, ''error'') from losers',
+        select syncline.add_row_error(
+            origin, (select min(record._ordinal) from (%5$s) as record where record._key = origin),
+            %3$L, null, identity::text, %4$L, ''error''
+        )
+        from losers',
         p_losers, v_work, syncline.column_list(p_unique_key, '%s'),
-        format('another record has this %s', syncline.column_list(p_unique_key, '%s'))
+        format(p_message, syncline.column_list(p_unique_key, '%s')),
+        coalesce(v_records, 'select null::text as _key, null::bigint as _ordinal')
     );
     get diagnostics v_count = row_count;
     return v_count;
 end
 $$;
-comment on function syncline.reject_losers(syncline.builds, jsonb, text) is
-'Rejects the keys that the query gives with their unique key; returns their number.';
+comment on function syncline.reject_losers(syncline.builds, jsonb, text, jsonb, text) is
+'Rejects the keys that the query gives with their unique key, with a message that has a place for its columns; returns their number.';
 
 create or replace function syncline.column_list(p_names jsonb, p_format text, p_separator text default ', ') returns text
 language sql stable

@@ -84,7 +84,7 @@ begin
     );
     update syncline.request_budgets set sent = (v_sent || v_at)[greatest(cardinality(v_sent) + 2 - p_requests, 1):]
     where budget = p_budget;
-    return extract(epoch from v_at - clock_timestamp());
+    return greatest(extract(epoch from v_at - clock_timestamp()), 0);
 end
 $$;
 comment on function syncline.reserve_request(text, integer, double precision) is
@@ -356,8 +356,12 @@ begin
     returning * into v_load;
     update syncline.streams set
         last_load = p_load_id,
+        -- The first increment of a stream has all there is.
         last_full_at = case
-            when v_load.kind = 'full' and not v_load.is_trial then v_load.started_at else last_full_at
+            when v_load.is_trial then last_full_at
+            when v_load.kind = 'full' then v_load.started_at
+            when last_load is null and nullif(p_facts -> 'cursor', 'null') is not null then v_load.started_at
+            else last_full_at
         end,
         live_records = v_load.live_records,
         key_fields = array(select jsonb_array_elements_text(p_facts -> 'key_fields')),

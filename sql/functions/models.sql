@@ -143,7 +143,7 @@ create or replace function syncline.mapping(p_sql text)
 returns table (column_name text, path text, type text, is_required boolean)
 language sql immutable
 as $$
-    select distinct on (marker ->> 'path') found[2], marker ->> 'path', marker ->> 'type', (marker ->> 'required')::boolean
+    select found[2], marker ->> 'path', (marker ->> 'type') || coalesce(' as ' || (marker ->> 'format'), ''), (marker ->> 'required')::boolean
     from
         regexp_matches(p_sql, '/\* syncline:typed (\{[^}]*\}) \*/\s+(?:as\s+)?"?([A-Za-z_][A-Za-z0-9_]*)"?', 'g') as found,
         lateral (select found[1]::jsonb as marker) as parsed

@@ -154,8 +154,46 @@ $$;
 comment on function syncline.list_errors(text, text, bigint, bigint) is
 'The row errors that still hold, their records came no better since; with a run, all that it met.';
 
+create or replace function syncline.check_reported(p_entity text, p_stream text, p_run_id bigint) returns void
+language plpgsql stable
+as $$
+declare
+    v_wrong text := case
+        when p_entity is not null and not exists (select 1 from syncline.entities where entity = p_entity) then 'entity'
+        when p_stream is not null and not exists (
+            select 1 from syncline.streams where p_stream in (stream, source || '.' || stream)
+        ) then 'stream'
+        when p_run_id is not null and not exists (select 1 from syncline.runs where run_id = p_run_id) then 'run'
+    end;
+begin
+    if v_wrong is not null then
+        raise exception using
+            errcode = 'SY201',
+            message = format('there is no %s %s', v_wrong, case v_wrong when 'entity' then p_entity when 'stream' then p_stream else p_run_id::text end),
+            hint = case v_wrong
+                when 'entity' then 'Entities that were built: '
+                    || coalesce((select string_agg(entity, ', ' order by entity) from syncline.entities), 'none') || '.'
+                when 'stream' then 'Known streams: '
+                    || coalesce((select string_agg(source || '.' || stream, ', ' order by source, stream) from syncline.streams), 'none') || '.'
+                else format('The newest run is %s: see `syncline runs`.', coalesce((select max(run_id)::text from syncline.runs), 'none'))
+            end;
+    end if;
+end
+$$;
+comment on function syncline.check_reported(text, text, bigint) is
+'Raises SY201 for an entity, a stream or a run that there is not, with those that there are.';
+
 create or replace function syncline.sides(p_entity text)
-returns table (old_table text, new_table text, columns jsonb, unique_key jsonb, is_delta_all boolean, delta_table text, is_candidate boolean)
+returns table (
+    old_table text,
+    new_table text,
+    columns jsonb,
+    unique_key jsonb,
+    is_delta_all boolean,
+    delta_table text,
+    is_candidate boolean,
+    is_failed boolean
+)
 language plpgsql stable
 as $$
 declare
@@ -169,14 +207,19 @@ begin
     select * into v_other
     from syncline.builds
     where build_id = v_row.next_build
-        or (v_row.next_build is null and entity = p_entity and state = 'retired');
+        or (v_row.next_build is null and entity = p_entity and state = 'retired')
+        -- The rows of a candidate that failed stand in its table until the next build.
+        or (v_row.next_build is null and entity = p_entity and state = 'failed' and version is distinct from v_row.current_version)
+    order by build_id desc
+    limit 1;
     if v_other.build_id is null and v_current.build_id is null then
         raise exception using
             errcode = 'SY305',
             message = format('%s has neither a candidate nor anything published', p_entity),
             hint = 'Run `syncline run` first.';
     end if;
-    is_candidate := v_row.next_build is not null;
+    is_failed := coalesce(v_other.state = 'failed', false);
+    is_candidate := v_row.next_build is not null or is_failed;
     old_table := format('%I.%I', v_row.schema_name, p_entity || '_v' || case when is_candidate then 3 - v_other.version else 3 - v_current.version end);
     new_table := format('%I.%I', v_row.schema_name, p_entity || '_v' || case when is_candidate then v_other.version else v_current.version end);
     if not is_candidate and v_other.build_id is null and exists (
@@ -197,7 +240,7 @@ begin
 end
 $$;
 comment on function syncline.sides(text) is
-'What a diff of the entity compares: the candidate with current, or, with none, current with what it was before.';
+'What a diff of the entity compares: the candidate with current, one that failed included; with none, current with what it was before.';
 
 create or replace function syncline.diff(p_entity text, p_limit bigint default null)
 returns table (change text, _key text, old jsonb, new jsonb)

@@ -31,7 +31,7 @@ begin
     exception when unique_violation then
         -- Only now is it known that there are collisions.
         execute format('insert into %s.differing select distinct _key from %s', v_work, v_table);
-        perform syncline.reject_collisions(p_build, p_spec -> 'unique_key');
+        perform syncline.reject_collisions(p_build, p_spec -> 'unique_key', p_spec -> 'streams');
         execute format('truncate %s.differing', v_work);
         perform syncline.index_version(p_build.entity, p_schema, p_build.version, p_spec);
     end;

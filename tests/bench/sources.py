@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,11 @@ import httpx
 from psycopg.conninfo import conninfo_to_dict
 
 from syncline import embedded
+from syncline.config import read_project
+from syncline.pipeline import Engine, RunOptions, run
+from syncline.report import SilentWatcher
 from syncline.scaffold import create_project
-from tests.bench.volume import copy_command, make_database, peak_of, psql, records, timed
+from tests.bench.volume import check, copy_command, make_database, make_project, peak_of, psql, records, timed
 
 PAGE = 1000
 PEERS = Path(__file__).parent / "peers.py"
@@ -34,6 +37,8 @@ def measure(dsn: str, folder: Path, count: int) -> None:
     with _Peers(folder, dsn) as peers:
         _file(dsn, folder, file, count, peers)
         _http(dsn, folder, file, count, peers)
+        _push(dsn, folder, file, count)
+        _singer(dsn, folder, file, count)
         _postgres(dsn, folder, file, count, peers)
     file.unlink()
 
@@ -128,6 +133,59 @@ def _http(dsn: str, folder: Path, file: Path, count: int, peers: _Peers) -> None
             _print("http: dlt", count, _twice(lambda database: peers.dlt("http", url, database), dsn))
 
 
+def _push(dsn: str, folder: Path, file: Path, count: int) -> None:
+    source, stream = {"connector": "push"}, {"key": "id"}
+    spent = _syncline(dsn, folder, "push", source, stream, arguments=["--stdin", "--full"], stdin=file)
+    _print("push: syncline", count, spent)
+
+
+def _singer(dsn: str, folder: Path, file: Path, count: int) -> None:
+    """A tap that costs next to nothing: it prints messages that were made before."""
+    tap, messages = folder / "tap.py", folder / "messages.jsonl"
+    with file.open() as lines, messages.open("w") as out:
+        out.write('{"type":"SCHEMA","stream":"people","schema":{"type":"object"},"key_properties":["id"]}\n')
+        out.writelines(f'{{"type":"RECORD","stream":"people","record":{line.rstrip()}}}\n' for line in lines)
+    catalog = {
+        "streams": [{"tap_stream_id": "people", "stream": "people", "schema": {"type": "object"}, "metadata": []}]
+    }
+    tap.write_text(
+        "import os, shutil, sys\n"
+        f"if '--discover' in sys.argv: print({json.dumps(json.dumps(catalog))})\n"
+        f"else: shutil.copyfileobj(open({str(messages)!r}, 'rb'), sys.stdout.buffer, 1 << 20)\n"
+    )
+    source = {"connector": "singer", "command": [sys.executable, str(tap)]}
+    _print("singer: syncline", count, _syncline(dsn, folder, "singer", source, {"key": "id"}))
+    messages.unlink()
+
+
+def _increment(dsn: str, folder: Path, source: str, count: int) -> None:
+    """A thousand rows changed in another Postgres, into an entity of a million, in a warm process."""
+    psql(
+        source,
+        "alter table people add column updated_at timestamptz not null default '2026-01-01'",
+        "create index on people (updated_at)",
+    )
+    root = folder / "bench increment"
+    stream = {"incremental": {"cursor_path": "updated_at"}}
+    make_project(root, {"connector": "postgres", "dsn": source}, stream)
+    database = make_database(dsn, "bench_increment")
+    with Engine(read_project(root), database) as engine:
+        for number in range(4):
+            if number:
+                psql(
+                    source,
+                    f"update people set visits = visits + 1, updated_at = date '2026-01-02' + {number}"
+                    f" where id % {count // 1000} = 7",
+                )
+            started = time.perf_counter()
+            report = run(engine, RunOptions(wait_timeout=0), SilentWatcher(None))  # type: ignore[arg-type]
+            seconds = time.perf_counter() - started
+            check(report)
+            steps = ", ".join(f"{step['name']} {step['duration_ms'] / 1000:.2f}" for step in report["steps"])
+            what = "1,000 changed" if number else "first sync"
+            print(f"  postgres, increment into {count:,}: {what} {seconds:.2f} s (goal 2 s): {steps}", flush=True)
+
+
 def _postgres(dsn: str, folder: Path, file: Path, count: int, peers: _Peers) -> None:
     source = make_database(dsn, "bench_source")
     psql(
@@ -154,10 +212,18 @@ def _postgres(dsn: str, folder: Path, file: Path, count: int, peers: _Peers) -> 
     if peers.sling:
         url = peers.url(source)
         _print("postgres: sling", count, _twice(lambda database: peers.run_sling(url, "public.people", database), dsn))
+    _increment(dsn, folder, source, count)
 
 
 def _syncline(
-    dsn: str, folder: Path, name: str, source: Mapping[str, Any], stream: Mapping[str, Any], touch: Path | None = None
+    dsn: str,
+    folder: Path,
+    name: str,
+    source: Mapping[str, Any],
+    stream: Mapping[str, Any],
+    touch: Path | None = None,
+    arguments: Sequence[str] = (),
+    stdin: Path | None = None,
 ) -> list[tuple[float, float]]:
     """Seconds and MB of `syncline load`, its start included; the second time what is read is the same."""
     root = folder / f"bench {name}"
@@ -171,12 +237,12 @@ def _syncline(
     (root / "dbt_project" / "models" / "sources.yml").write_text(json.dumps({"sources": [declared]}))
     database = make_database(dsn, f"bench_{name}")
     environment = {"DATABASE_URL": database}
-    command = [sys.executable, "-m", "syncline", "load", "--json"]
+    command = [sys.executable, "-m", "syncline", "load", "bench", "people", "--json", *arguments]
     subprocess.run([*command[:3], "migrate"], cwd=root, env=os.environ | environment, check=True, capture_output=True)
-    spent = [_spent(command, environment, root)]
+    spent = [_spent(command, environment, root, stdin)]
     if touch is not None:
         touch.touch()
-    return [*spent, _spent(command, environment, root)]
+    return [*spent, _spent(command, environment, root, stdin)]
 
 
 def _twice(action: Any, dsn: str) -> list[tuple[float, float]]:
@@ -184,9 +250,11 @@ def _twice(action: Any, dsn: str) -> list[tuple[float, float]]:
     return [action(database), action(database)]
 
 
-def _spent(command: list[str], environment: Mapping[str, str], folder: Path | None = None) -> tuple[float, float]:
+def _spent(
+    command: list[str], environment: Mapping[str, str], folder: Path | None = None, stdin: Path | None = None
+) -> tuple[float, float]:
     started = time.perf_counter()
-    peak = peak_of(command, environment, folder)
+    peak = peak_of(command, environment, folder, stdin)
     return time.perf_counter() - started, peak
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -82,7 +83,7 @@ def measure_speed(dsn: str, folder: Path, count: int) -> None:
         out.writelines(records(count))
     megabytes = file.stat().st_size / 1e6
     print(f"\n{count:,} records, {megabytes:.0f} MB, {megabytes / count * 1e6:.0f} bytes each; seconds, ratios")
-    project = make_project(folder / "volume", file)
+    project = make_project(folder / "volume", {"connector": "file"}, {"path": str(file), "key": "id"})
     database = make_database(dsn, "volume")
     with Engine(read_project(project), database) as engine:
         engine.dbt.parse()
@@ -123,7 +124,7 @@ def measure_memory(dsn: str, folder: Path, counts: list[int]) -> None:
         file = folder / f"people{count}.jsonl"
         with file.open("w") as out:
             out.writelines(records(count))
-        project = make_project(folder / f"memory{count}", file)
+        project = make_project(folder / f"memory{count}", {"connector": "file"}, {"path": str(file), "key": "id"})
         database = make_database(dsn, f"memory{count}")
         peaks = []
         for changed in (0, 1, count // 100):
@@ -149,10 +150,17 @@ def peak_of_run(project: Path, dsn: str) -> float:
     return peak_of([sys.executable, "-m", "syncline", "run", "--json"], {"DATABASE_URL": dsn}, project)
 
 
-def peak_of(command: list[str], environment: Mapping[str, str], folder: Path | None = None) -> float:
+def peak_of(
+    command: list[str], environment: Mapping[str, str], folder: Path | None = None, stdin: Path | None = None
+) -> float:
     """Return the greatest memory, in MB, of a command and its children while it ran; it has to succeed."""
     process = subprocess.Popen(
-        command, cwd=folder, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=folder,
+        env=os.environ | environment,
+        stdin=stdin.open("rb") if stdin else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     peak = 0.0
     done = threading.Event()
@@ -177,14 +185,13 @@ def peak_of(command: list[str], environment: Mapping[str, str], folder: Path | N
     return peak
 
 
-def make_project(folder: Path, file: Path) -> Path:
-    """Write a project with the file as its one stream and an entity of ten typed fields."""
+def make_project(folder: Path, source: Mapping[str, Any], stream: Mapping[str, Any]) -> Path:
+    """Write a project with one stream and an entity of ten typed fields on it."""
     create_project(folder)
-    stream = {"path": str(file), "key": "id"}
     sources = {
-        "name": "files",
-        "schema": "raw_files",
-        "config": {"meta": {"syncline": {"connector": "file"}}},
+        "name": "bench",
+        "schema": "raw_bench",
+        "config": {"meta": {"syncline": source}},
         "tables": [{"name": "people", "config": {"meta": {"syncline": stream}}}],
     }
     models = folder / "dbt_project" / "models"
@@ -195,7 +202,7 @@ def make_project(folder: Path, file: Path) -> Path:
     )
     (models / "people.sql").write_text(
         "{{ config(materialized='versioned', unique_key='id') }}\n"
-        f"select\n    _key,\n    {listed}\nfrom {{{{ source('files', 'people') }}}}\n"
+        f"select\n    _key,\n    {listed}\nfrom {{{{ source('bench', 'people') }}}}\n"
     )
     (models / "people.yml").write_text(
         json.dumps({"models": [{"name": "people", "columns": [{"name": "email", "data_tests": ["not_null"]}]}]})

@@ -35,7 +35,7 @@ def stopped_in(bench: Bench, step: str) -> Iterator[Callable[[], None]]:
         if step == "load":
             bench.api.stall_at(2)
             stack.callback(bench.api.go_on)
-            yield lambda: wait_for(bench.api.is_stalled)
+            yield lambda: wait_for_copy(bench)
         elif step == "build":
             # Two publishes were made: the inactive version is written in place, or dropped.
             version = 3 - bench.value("select current_version from syncline.entities where entity = 'people'")
@@ -51,6 +51,14 @@ def stopped_in(bench: Bench, step: str) -> Iterator[Callable[[], None]]:
 
 def wait_for(event: threading.Event) -> None:
     assert event.wait(60)
+
+
+def wait_for_copy(bench: Bench) -> None:
+    """Wait until the page after the first is asked for, ahead of its turn, and the first is being copied in."""
+    wait_for(bench.api.is_stalled)
+    bench.wait_until(
+        "select exists (select from pg_stat_activity where query ilike 'copy%' and datname = current_database())"
+    )
 
 
 def prepare(bench: Bench) -> None:

@@ -11,115 +11,18 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from syncline.config import Stream, StreamSettings, convert
-from syncline.connectors import Context, Fetch, Page
+from syncline.config import convert
+from syncline.connectors import Context, Fetch
 from syncline.connectors.http import HttpConnector, HttpSource, HttpStream
 from syncline.errors import ConfigurationError, SourceError
-
-SECRET = "s3cr3t-t0ken"
-STREAM = Stream("agency", "talents", ("id",), StreamSettings(key="id"), {}, Path("sources.yml"))
-
-
-@dataclass
-class Request:
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: bytes
-
-
-@dataclass
-class Reply:
-    body: Any = b""
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-    length: int | None = None
-    """What Content-Length says, where it is not the truth."""
-
-
-Answer = Callable[[Request], Reply]
-
-
-class Api:
-    """A server that answers as `answer` says, and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.requests: list[Request] = []
-        self.answer: Answer = lambda request: Reply([])
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                url = urlsplit(self.path)
-                query = {name: values[-1] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                request = Request(self.command, url.path, query, headers, body)
-                api.requests.append(request)
-                self.reply(api.answer(request))
-
-            def do_POST(self) -> None:
-                self.do_GET()
-
-            def reply(self, reply: Reply) -> None:
-                body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
-                self.send_response(reply.status)
-                for name, value in {"Content-Type": "application/json", **reply.headers}.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body) if reply.length is None else reply.length))
-                self.end_headers()
-                self.wfile.write(body)
-                self.close_connection = reply.length is not None
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        # Clients that hang up are what some tests are about.
-        self.server.handle_error = lambda *args: None  # type: ignore[method-assign]
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-    def read_pages(
-        self, stream: dict[str, Any] | None = None, cursor: dict[str, Any] | None = None, **source: Any
-    ) -> list[Page]:
-        defaults = {"base_url": f"{self.url}/v1", "backoff": 0.001, "timeout": 5}
-        connector = HttpConnector(convert({**defaults, **source}, HttpSource, "source agency"), Context(Path()))
-        shape = convert({"path": "/talents", **(stream or {})}, HttpStream, "stream agency.talents")
-        try:
-            return list(connector.read(Fetch(stream=STREAM, settings=shape, cursor=cursor)))
-        finally:
-            connector.close()
-
-    def read(self, stream: dict[str, Any] | None = None, **source: Any) -> list[bytes]:
-        return [record for page in self.read_pages(stream, **source) for record in page.records]
-
-    def fail(self, stream: dict[str, Any] | None = None, **source: Any) -> SourceError:
-        with pytest.raises(SourceError) as caught:
-            self.read(stream, **source)
-        assert caught.value.message.startswith("agency.talents: ")
-        assert SECRET not in f"{caught.value.message} {caught.value.hint}"
-        return caught.value
+from tests.http_api import SECRET, STREAM, Answer, Api, Reply, Request, ids, rows
 
 
 @pytest.fixture
@@ -127,14 +30,6 @@ def api() -> Iterator[Api]:
     api = Api()
     yield api
     api.close()
-
-
-def ids(records: list[bytes]) -> list[int]:
-    return [json.loads(record)["id"] for record in records]
-
-
-def rows(first: int, last: int) -> list[dict[str, int]]:
-    return [{"id": number} for number in range(first, last + 1)]
 
 
 # What is asked
@@ -280,8 +175,8 @@ def test_bad_record_costs_no_other(api: Api, bad: bytes, wrap: bytes) -> None:
 @pytest.mark.parametrize(
     ("body", "selector", "message"),
     [
-        (b'{"a": [], "b": []}', None, "2 arrays at its top"),
-        (b'{"error": "no"}', None, "0 arrays at its top"),
+        (b'{"a": [], "b": []}', None, "2 arrays of objects at its top"),
+        (b'{"error": "no"}', None, "0 arrays of objects at its top"),
         (b'{"a": []}', "b", "has no 'b'"),
         (b'{"a": []}', "a.b", "has no 'a.b'"),
         (b'{"a": 1}', "a", "neither an array nor an object"),
@@ -536,12 +431,14 @@ def test_connection_cut_within_the_body(api: Api) -> None:
     api.answer = lambda request: Reply(whole[:12], length=len(whole)) if len(api.requests) == 1 else Reply(whole)
     assert ids(api.read()) == [1, 2, 3]
     api.answer = lambda request: Reply(whole[:12], length=len(whole))
-    assert "the connection was cut, after 2 attempts" in api.fail(retries=2).message
+    assert "the connection was cut: before the answer's end, after 2 attempts" in api.fail(retries=2).message
 
 
 def test_no_server(api: Api) -> None:
     """A server that is not there is an error that counts the attempts."""
-    assert "the connection failed, after 2 attempts" in api.fail(base_url="http://127.0.0.1:9", retries=2).message
+    assert (
+        "the connection failed: refused, after 2 attempts" in api.fail(base_url="http://127.0.0.1:9", retries=2).message
+    )
 
 
 def test_no_answer_in_time(api: Api) -> None:
@@ -659,6 +556,111 @@ def test_increment_keeps_the_greatest_value(api: Api, values: list[Any], highest
     """Numbers compare as numbers, strings by their characters; a record without a value is passed over."""
     api.answer = changes(values)
     assert increment(api)[-1] == {"value": highest}
+
+
+@pytest.mark.parametrize(
+    ("values", "highest"),
+    [
+        (["2026-01-01T12:00:00+02:00", "2026-01-01T11:00:00Z"], "2026-01-01T11:00:00Z"),
+        (["2026-01-01T10:00:00.5Z", "2026-01-01T10:00:00Z"], "2026-01-01T10:00:00.5Z"),
+        (["2026-01-01T10:00:00.123456789Z", "2026-01-01T10:00:00.123456788Z"], "2026-01-01T10:00:00.123456789Z"),
+        (["2026-01-02", "2026-01-01T23:59:59Z"], "2026-01-02"),
+        (["2026-01-01 10:00:00", "2026-01-01T09:00:00"], "2026-01-01 10:00:00"),
+        (["v10", "v9"], "v9"),
+    ],
+)
+def test_increment_compares_times_as_times(api: Api, values: list[str], highest: str) -> None:
+    """Whatever the zone and the precision; the cursor is as the source wrote it. Other text compares as text."""
+    api.answer = changes(values)
+    assert increment(api)[-1] == {"value": highest}
+    api.answer = changes(*[[value] for value in reversed(values)])
+    assert increment(api)[-1] == {"value": highest}
+
+
+@pytest.mark.parametrize(
+    ("last", "lag", "asked"),
+    [
+        (100, 7, "93"),
+        (2.5, 1, "1.5"),
+        ("2026-03-01T00:00:30Z", 60, "2026-02-28T23:59:30Z"),
+        ("2026-03-01T00:00:30.250+01:00", 0.5, "2026-03-01T00:00:29.750+01:00"),
+        ("2026-03-01T00:00:30.123456", 1, "2026-03-01T00:00:29.123456"),
+        ("2026-03-01 00:00:30", 31, "2026-02-28 23:59:59"),
+        ("2026-03-01", 1, "2026-02-28"),
+    ],
+)
+def test_lag(api: Api, last: Any, lag: float, asked: str) -> None:
+    """The start lies so much before the last value, written as the source writes it, and not before the first."""
+    api.answer = changes([last])
+    assert increment(api, {"value": last}, lag=lag)[-1] == {"value": last}
+    increment(api, {"value": last}, lag=lag, initial_value=last)
+    assert [request.query["since"] for request in api.requests[::2]] == [asked, str(last)]
+
+
+def test_lag_of_no_time(api: Api) -> None:
+    """A cursor that is neither a number nor a time has nothing before it."""
+    with pytest.raises(ConfigurationError, match="no lag can be taken"):
+        increment(api, {"value": "v9"}, lag=1)
+
+
+@pytest.mark.parametrize(
+    ("end", "values", "kept"),
+    [
+        (5, [4, 5, 6], 2),
+        ("2026-01-31", ["2026-01-31T23:59:59Z", "2026-02-01T00:00:00Z", None], 2),
+        ("2026-01-31T10:00:00Z", ["2026-01-31T11:00:00+01:00", "2026-01-31T11:00:01+01:00"], 1),
+        ("b", ["a", "b", "c"], 2),
+    ],
+)
+def test_end_of_the_range(api: Api, end: Any, values: list[Any], kept: int) -> None:
+    """Records after end_value are dropped, unless the API was told; a date is included with all its day."""
+    api.answer = changes(values)
+    stream = {"paginator": "single_page", "params": {"page": 1}, "incremental": {**INCREMENTAL, "end_value": end}}
+    (page,) = api.read_pages(stream)
+    assert (len(page.records), page.cursor) == (
+        kept,
+        {"value": [v for v in values if v is not None][kept - 1 - (None in values)]},
+    )
+    (page,) = api.read_pages({**stream, "incremental": {**stream["incremental"], "end_param": "until"}})
+    assert len(page.records) == len(values)
+    assert api.requests[-1].query["until"] == str(end)
+
+
+def test_range_that_does_not_fit_the_cursor(api: Api) -> None:
+    """A range of times and a cursor of numbers cannot be compared."""
+    api.answer = changes([1])
+    with pytest.raises(ConfigurationError, match="ends at something that is no number"):
+        increment(api, end_value="2026-01-31")
+
+
+def test_placeholders_of_an_increment(api: Api) -> None:
+    """The start may go into path, params, headers and body; a parameter without a value yet is left out."""
+    stream = {
+        "path": "/changes/{incremental.initial_value}",
+        "method": "POST",
+        "params": {"filter": "at > {incremental.start_value}", "sort": "{id}"},
+        "headers": {"X-Since": "{incremental.last_value}"},
+        "json": {"since": "{incremental.start_value}", "query": "{ a { b } }", "until": "{incremental.end_value}"},
+        "incremental": {"cursor_path": "at", "initial_value": "2026/1"},
+        "paginator": "single_page",
+    }
+    api.read_pages(stream, {"value": 7})
+    stream["incremental"] = {"cursor_path": "at"}
+    with pytest.raises(ConfigurationError, match="its path needs a value"):
+        api.read_pages(stream)
+    api.read_pages({**stream, "path": "/changes"})
+    first, second = api.requests
+    assert first.path == "/v1/changes/2026%2F1"
+    assert first.query == {"filter": "at > 7", "sort": "{id}"}
+    assert json.loads(first.body) == {"since": 7, "query": "{ a { b } }", "until": None}
+    assert first.headers["x-since"] == "7"
+    assert second.query == {"sort": "{id}"}
+
+
+def test_increment_that_asks_with_nothing(api: Api) -> None:
+    """An increment that does not say where it begins is a wrong setting."""
+    with pytest.raises(ConfigurationError, match="has no start_param"):
+        api.read_pages({"incremental": {"cursor_path": "at"}})
 
 
 def test_increment_moves_the_cursor_with_its_last_page(api: Api) -> None:

@@ -14,8 +14,11 @@ import pytest
 from syncline.cli import main
 from syncline.config import StreamSettings, read_project
 from syncline.connectors import check_settings
+from syncline.connectors.dlt import DltSource, DltStream
 from syncline.connectors.file import FileSource, FileStream
+from syncline.connectors.google_sheets import GoogleSheetsSource, GoogleSheetsStream
 from syncline.connectors.http import HttpSource, HttpStream
+from syncline.connectors.singer import SingerSource, SingerStream
 from syncline.migrate import _NAME as MIGRATION_NAME
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +75,22 @@ def settings_of(shape: Any, seen: set[type] | None = None) -> Iterator[str]:
             todo.append(item.type)
 
 
-@pytest.mark.parametrize("shape", [StreamSettings, HttpSource, HttpStream, FileSource, FileStream])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        StreamSettings,
+        HttpSource,
+        HttpStream,
+        FileSource,
+        FileStream,
+        GoogleSheetsSource,
+        GoogleSheetsStream,
+        SingerSource,
+        SingerStream,
+        DltSource,
+        DltStream,
+    ],
+)
 def test_every_setting_is_documented(shape: type[msgspec.Struct]) -> None:
     """Each setting of streams and connectors, nested ones included, is named in settings.md."""
     page = read_reference("settings.md")
@@ -138,5 +156,5 @@ def test_every_table_and_function_has_a_comment(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     made = set(re.findall(r"^create (?:or replace )?(table|view|function) syncline\.(\w+)", text, re.MULTILINE))
     explained = set(re.findall(r"^comment on (table|view|function) syncline\.(\w+)", text, re.MULTILINE))
-    assert made
+    assert made or file.parent.name == "migrations"
     assert sorted(made - explained) == []

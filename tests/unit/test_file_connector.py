@@ -11,33 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncline.config import Stream, StreamSettings, convert
-from syncline.connectors import Context, Fetch, Page, json_text
+from syncline.connectors import Context, Fetch, json_text
 from syncline.connectors.file import FileConnector, FileSource, FileStream
 from syncline.connectors.json_text import read_elements
 from syncline.errors import ConfigurationError, SourceError
-
-STREAM = Stream("files", "people", ("id",), StreamSettings(key="id"), {}, Path("sources.yml"))
-
-
-def read_pages(folder: Path, path: str, **stream: object) -> list[Page]:
-    connector = FileConnector(FileSource(), Context(folder))
-    shape = convert({"path": path, **stream}, FileStream, "stream files.people")
-    return list(connector.read(Fetch(stream=STREAM, settings=shape)))
-
-
-def read(folder: Path, path: str, **stream: object) -> list[bytes]:
-    return [record for page in read_pages(folder, path, **stream) for record in page.records]
-
-
-def write(folder: Path, name: str, content: bytes) -> str:
-    (folder / name).write_bytes(content)
-    return name
+from tests.files import STREAM, read, read_pages, write
 
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("syncline.connectors.file.BLOCK_BYTES", 7)
+    monkeypatch.setattr("syncline.connectors.compression.BLOCK_BYTES", 7)
     monkeypatch.setattr("syncline.connectors.json_text.BLOCK_BYTES", 7)
 
 
@@ -57,7 +40,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("blocks", [7, 1 << 20])
 def test_json_lines(tmp_path: Path, content: bytes, blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Line ends of all kinds, blank lines and a byte order mark are no part of a record, wherever a block ends."""
-    monkeypatch.setattr("syncline.connectors.file.BLOCK_BYTES", blocks)
+    monkeypatch.setattr("syncline.connectors.compression.BLOCK_BYTES", blocks)
     assert read(tmp_path, write(tmp_path, "a.jsonl", content)) == [b'{"id":1}', b'{"id": 2}']
 
 

@@ -11,6 +11,8 @@ from syncline import __version__
 # In the order of use; the module that each lives in is imported only when it is called or asked for help.
 _COMMANDS = {
     "init": "project",
+    "discover": "discovery",
+    "adopt": "discovery",
     "doctor": "project",
     "migrate": "project",
     "run": "runs",
@@ -49,6 +51,8 @@ class _Commands(click.Group):
 
 _SUMMARIES = {
     "init": "Make a new project, or one of the examples.",
+    "discover": "Look at a live source; write its streams and models.",
+    "adopt": "Start an entity from a table of the database.",
     "doctor": "Say what is wrong and how to mend it.",
     "migrate": "Bring the control schema, stream tables and views up to date.",
     "run": "Load, build, check and publish.",

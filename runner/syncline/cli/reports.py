@@ -29,13 +29,14 @@ def diff(as_json: bool, entity: str, limit: int) -> None:
     for row in rows:
         for side in ("old", "new"):
             row[side] = {} if row[side] is None else msgspec.json.decode(row[side], type=dict[str, msgspec.Raw])
+    what = "failed candidate" if sides["is_failed"] else "candidate" if sides["is_candidate"] else "last publish"
     if as_json:
         for row in rows:
-            click.echo(msgspec.json.encode(row | {"old": row["old"] or None, "new": row["new"] or None}))
+            click.echo(msgspec.json.encode(row | {"old": row["old"] or None, "new": row["new"] or None, "shows": what}))
         return
     screen = console()
-    what = "the candidate against current" if sides["is_candidate"] else "what the last publish changed"
-    screen.print(f"[bold]{entity}[/]: {what}", highlight=False)
+    shown = f"the {what} against current" if sides["is_candidate"] else "what the last publish changed"
+    screen.print(f"[bold]{entity}[/]: {shown}", highlight=False)
     for row in rows[:limit]:
         _print_change(screen, row, [column["name"] for column in sides["columns"]])
     if len(rows) > limit:
@@ -63,11 +64,17 @@ def _print_change(screen: Any, row: dict[str, Any], columns: list[str]) -> None:
 @command(epilog=example("syncline status"))
 def status(as_json: bool) -> None:
     """Show entities and streams: what is published, since when, what waits, what is wrong."""
+    from syncline.config import model_names
     from syncline.report import rows_table
 
-    with connected() as (_, connection):
+    with connected() as (project, connection):
         entities = connection.execute("select * from syncline.entity_status order by entity").fetchall()
         streams = connection.execute("select * from syncline.stream_status order by source, stream").fetchall()
+    declared, models = project.stream_labels, model_names(project.root)
+    for row in entities:
+        row["is_in_project"] = row["entity"] in models
+    for row in streams:
+        row["is_in_project"] = f"{row['source']}.{row['stream']}" in declared
     if as_json:
         print_json({"entities": entities, "streams": streams})
         return
@@ -77,6 +84,8 @@ def status(as_json: bool) -> None:
         row["held"] = bool(row["held_at"])
     for row in streams:
         row["label"] = f"{row['source']}.{row['stream']}"
+    for row in [*entities, *streams]:
+        row["place"] = "" if row["is_in_project"] else "not in the project"
     if entities:
         headings = {
             "entity": "entity",
@@ -87,6 +96,7 @@ def status(as_json: bool) -> None:
             "held": "held",
             "can_roll_back": "can go back",
             "open_errors": "errors",
+            "place": "",
         }
         screen.print(rows_table(entities, headings))
         screen.print()
@@ -96,6 +106,7 @@ def status(as_json: bool) -> None:
         "loaded_at": "loaded at (UTC)",
         "kind": "kind",
         "open_errors": "errors",
+        "place": "",
     }
     screen.print(rows_table(streams, headings) if streams else "no streams: declare a source, then `syncline migrate`")
     if not entities:
@@ -157,6 +168,7 @@ def errors(as_json: bool, entity: str | None, stream: str | None, run_id: int | 
     from syncline.report import rows_table
 
     with connected() as (_, connection):
+        db.call(connection, "check_reported", entity, stream, run_id)
         rows = db.call(connection, "list_errors", entity, stream, run_id, None if as_json else limit + 1)
     if as_json:
         print_json({"errors": rows})

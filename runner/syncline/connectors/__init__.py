@@ -126,7 +126,15 @@ class Connector:
         """Give back what is held; called once, after all reading."""
 
 
-_MODULES = {"file": "FileConnector", "http": "HttpConnector", "postgres": "PostgresConnector", "push": "PushConnector"}
+_MODULES = {
+    "dlt": "DltConnector",
+    "file": "FileConnector",
+    "google_sheets": "GoogleSheetsConnector",
+    "http": "HttpConnector",
+    "postgres": "PostgresConnector",
+    "push": "PushConnector",
+    "singer": "SingerConnector",
+}
 
 
 def connector_class(source: Source) -> type[Connector]:

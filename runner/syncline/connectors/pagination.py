@@ -2,146 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
-import httpx
 import msgspec
 
-from syncline.connectors.json_text import JsonPath, parse_path, split_array, split_object
+from syncline.connectors.answer import Answer, AnswerPath, Position
+from syncline.connectors.json_text import JsonPath
 from syncline.errors import SourceError
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the next request has of its own: parameters, or a whole address that stands for them all."""
+    """What the next request has of its own: query parameters, values by their path in the body, or a whole address."""
 
     params: Mapping[str, Any] = field(default_factory=dict)
-    url: str | None = None
+    body: Mapping[str, Any] = field(default_factory=dict)
+    link: Position | None = None
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One page as the API gave it. `place` names stream and request in messages.
+class Pages(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A way through the pages: without state, so that a reading goes on from any position."""
 
-    `links` are those of its header `Link`, by their `rel`; `body` is a JSON array or object, or empty.
-    """
+    def start(self) -> Position:
+        return {}
 
-    place: str
-    url: httpx.URL
-    links: Mapping[str | None, Mapping[str, str]]
-    body: bytes
-    data_selector: str | None
+    def step(self, at: Position) -> Step:
+        """Return what to ask for to get the page at this position."""
+        return Step()
 
-    @cached_property
-    def records(self) -> list[bytes]:
-        """The raw texts of the records; raises SourceError where there is no array, and no selected object, of them."""
-        if not self.body:
-            return []
-        found = self._top if self.data_selector is None else self.find(self.data_selector)
-        if found is None:
-            raise SourceError(f"{self.place}: the answer has no {self.data_selector!r}", self._known_fields())
-        match _first_byte(found):
-            case b"[":
-                return split_array(found, self.place)
-            case b"{":
-                return [bytes(found)]
-            case b"n":
-                return []
-        raise SourceError(f"{self.place}: {self.data_selector!r} is neither an array nor an object")
+    def after(self, at: Position, answer: Answer) -> Position | None:
+        """Return the position after this page, None where it is the last; raises SourceError where that is untold."""
+        return None
 
-    def find(self, path: str) -> Any:
-        """Return the raw text (bytes or Raw) at `path`, None where there is none."""
-        found: Any = self.body
-        for name in parse_path(path):
-            if found is None or _first_byte(found) != b"{":
-                return None
-            members = self._fields if found is self.body else split_object(found, self.place)
-            found = members.get(name)
-        return found
-
-    def value(self, path: str) -> Any:
-        """Return the value at `path`, None where there is none."""
-        found = self.find(path)
-        if found is None:
-            return None
-        try:
-            return msgspec.json.decode(found)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise SourceError(f"{self.place}: {path!r} in the answer is no valid JSON") from None
-
-    def total(self, path: str) -> int:
-        """Return the number at `path`; raises SourceError where there is none."""
-        value = self.value(path)
-        try:
-            return int(value)
-        except (TypeError, ValueError):
-            raise SourceError(
-                f"{self.place}: total_path {path!r} leads to no number in the answer",
-                "Correct total_path, or leave it out.",
-            ) from None
-
-    @cached_property
-    def _fields(self) -> dict[str, Any]:
-        return split_object(self.body, self.place)
-
-    @cached_property
-    def _top(self) -> Any:
-        """The whole where it is an array; of an object, the one field that is."""
-        if self.body[:1] == b"[":
-            return self.body
-        arrays = [text for text in self._fields.values() if _first_byte(text) == b"["]
-        if len(arrays) == 1:
-            return arrays[0]
-        raise SourceError(f"{self.place}: the answer has {len(arrays)} arrays at its top", self._known_fields())
-
-    def _known_fields(self) -> str:
-        names = ", ".join(sorted(self._fields)) if self.body[:1] == b"{" else "none, it is an array"
-        return f"Set data_selector to the path of the records; fields at the top: {names}."
+    def ahead(self, at: Position, answer: Answer) -> Iterator[Position]:
+        """Yield `at`, which follows this answer, and the positions that will most likely follow it."""
+        yield at
 
 
-Steps = Generator[Step, Answer, None]
-"""Gives a step, takes its answer, and so on; ends with the last page."""
-
-
-class SinglePage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="single_page"):
+class SinglePage(Pages, frozen=True, kw_only=True, tag="single_page"):
     """One request has it all."""
 
-    def steps(self) -> Steps:
-        yield Step()
 
-
-class PageNumber(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="page_number"):
+class PageNumber(Pages, frozen=True, kw_only=True, tag="page_number"):
     """Pages are counted from `base_page`, up to the number of pages at `total_path`, or to the first empty one.
 
-    As in dlt, page numbers stay below `maximum_page`.
+    The first one read is `page`. As in dlt, page numbers stay below `maximum_page`.
     """
 
     base_page: int = 0
-    page_param: str = "page"
+    page: int | None = None
+    page_param: str | None = None
+    page_body_path: JsonPath | None = None
     total_path: JsonPath | None = None
+    has_more_path: JsonPath | None = None
     maximum_page: int | None = None
+    stop_after_empty_page: bool = True
 
-    def steps(self) -> Steps:
-        page = self.base_page
-        while True:
-            answer = yield Step({self.page_param: page})
-            page += 1
-            total = answer.total(self.total_path) if self.total_path else None
-            if not answer.records:
-                # An API may count one page where there is no record at all.
-                if total is not None and total > 1:
-                    raise _short(answer, f"page {page - 1} is empty, and there should be {total} pages")
-                return
-            if total is not None and page >= self.base_page + total:
-                return
-            if self.maximum_page is not None and page >= self.maximum_page:
-                return
+    def __post_init__(self) -> None:
+        _check_one("page", self.page_param, self.page_body_path)
+        _check_end(self.stop_after_empty_page, self.total_path, self.has_more_path, self.maximum_page)
+
+    def start(self) -> Position:
+        return {"page": self.base_page if self.page is None else self.page}
+
+    def step(self, at: Position) -> Step:
+        return _placed(at["page"], self.page_param or "page", self.page_body_path)
+
+    def after(self, at: Position, answer: Answer) -> Position | None:
+        page = at["page"]
+        total = _total(answer, self.total_path, at)
+        has_more = answer.has_more(self.has_more_path) if self.has_more_path else None
+        if not answer.records and self.stop_after_empty_page:
+            # An API may count one page where there is no record at all.
+            if total is not None and total > 1 and page < self.base_page + total:
+                raise _short(answer, f"page {page} is empty, and there should be {total} pages")
+            if has_more:
+                raise _short(answer, f"page {page} is empty, and there should be more")
+            return None
+        if has_more is False or (total is not None and page + 1 >= self.base_page + total):
+            return None
+        if self.maximum_page is not None and page + 1 >= self.maximum_page:
+            return None
+        return _with_total({"page": page + 1}, total)
+
+    def ahead(self, at: Position, answer: Answer) -> Iterator[Position]:
+        yield at
+        if "total" in at:
+            end = min(self.base_page + at["total"], self.maximum_page or self.base_page + at["total"])
+            yield from ({**at, "page": page} for page in range(at["page"] + 1, end))
 
 
-class Offset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="offset"):
+class Offset(Pages, frozen=True, kw_only=True, tag="offset"):
     """Records are counted, up to the number of records at `total_path`, or to the first empty page.
 
     The offset grows by the records that came, so an API that caps `limit` loses none. As in dlt, offsets stay below
@@ -150,101 +103,173 @@ class Offset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     limit: int
     offset: int = 0
-    offset_param: str = "offset"
-    limit_param: str = "limit"
+    offset_param: str | None = None
+    offset_body_path: JsonPath | None = None
+    limit_param: str | None = None
+    limit_body_path: JsonPath | None = None
     total_path: JsonPath | None = None
+    has_more_path: JsonPath | None = None
     maximum_offset: int | None = None
+    stop_after_empty_page: bool = True
 
-    def steps(self) -> Steps:
-        offset = self.offset
-        while True:
-            answer = yield Step({self.offset_param: offset, self.limit_param: self.limit})
-            offset += len(answer.records)
-            total = answer.total(self.total_path) if self.total_path else None
-            if total is not None and offset >= total:
-                return
-            if not answer.records:
-                if total is not None:
-                    raise _short(answer, f"{offset} records came, and there should be {total}")
-                return
-            if self.maximum_offset is not None and offset >= self.maximum_offset:
-                return
+    def __post_init__(self) -> None:
+        _check_one("offset", self.offset_param, self.offset_body_path)
+        _check_one("limit", self.limit_param, self.limit_body_path)
+        _check_end(self.stop_after_empty_page, self.total_path, self.has_more_path, self.maximum_offset)
+        if self.limit < 1:
+            raise ValueError("limit is a number of records, at least 1")
+
+    def start(self) -> Position:
+        return {"offset": self.offset}
+
+    def step(self, at: Position) -> Step:
+        offset = _placed(at["offset"], self.offset_param or "offset", self.offset_body_path)
+        limit = _placed(self.limit, self.limit_param or "limit", self.limit_body_path)
+        return Step({**offset.params, **limit.params}, {**offset.body, **limit.body})
+
+    def after(self, at: Position, answer: Answer) -> Position | None:
+        count = len(answer.records)
+        offset = at["offset"] + (count or (0 if self.stop_after_empty_page else self.limit))
+        total = _total(answer, self.total_path, at)
+        has_more = answer.has_more(self.has_more_path) if self.has_more_path else None
+        if total is not None and offset >= total:
+            return None
+        if not count and self.stop_after_empty_page:
+            if total is not None:
+                raise _short(answer, f"{offset} records came, and there should be {total}")
+            if has_more:
+                raise _short(answer, f"the page at offset {offset} is empty, and there should be more")
+            return None
+        if has_more is False or (self.maximum_offset is not None and offset >= self.maximum_offset):
+            return None
+        return _with_total({"offset": offset}, total)
+
+    def ahead(self, at: Position, answer: Answer) -> Iterator[Position]:
+        yield at
+        size = len(answer.records)
+        if size and "total" in at:
+            end = min(at["total"], self.maximum_offset or at["total"])
+            yield from ({**at, "offset": offset} for offset in range(at["offset"] + size, end, size))
 
 
-class Cursor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="cursor"):
+class Cursor(Pages, frozen=True, kw_only=True, tag="cursor"):
     """Each answer has, at `cursor_path`, what to ask the next one with; the last has none."""
 
-    cursor_path: JsonPath = "cursors.next"
+    cursor_path: AnswerPath = "cursors.next"
+    cursor_param: str | None = None
+    cursor_body_path: JsonPath | None = None
+    has_more_path: JsonPath | None = None
+    stop_after_empty_page: bool = False
+
+    def __post_init__(self) -> None:
+        _check_one("cursor", self.cursor_param, self.cursor_body_path)
+
+    def step(self, at: Position) -> Step:
+        if "cursor" not in at:
+            return Step()
+        return _placed(at["cursor"], self.cursor_param or "cursor", self.cursor_body_path)
+
+    def after(self, at: Position, answer: Answer) -> Position | None:
+        cursor = answer.value(self.cursor_path)
+        has_more = answer.has_more(self.has_more_path) if self.has_more_path else None
+        if has_more is False or (self.stop_after_empty_page and not answer.records):
+            return None
+        if not cursor:
+            if has_more:
+                raise _short(answer, f"there should be more, and cursor_path {self.cursor_path!r} leads to nothing")
+            return None
+        if not isinstance(cursor, str | int) or isinstance(cursor, bool):
+            raise SourceError(f"{answer.place}: cursor_path {self.cursor_path!r} leads to no string or number")
+        return {"cursor": cursor}
+
+
+class HeaderCursor(Pages, frozen=True, kw_only=True, tag="header_cursor"):
+    """Each answer has, in the header `cursor_key`, what to ask the next one with; the last has none."""
+
+    cursor_key: str = "next"
     cursor_param: str = "cursor"
 
-    def steps(self) -> Steps:
-        seen: set[int] = set()
-        params: dict[str, Any] = {}
-        while True:
-            answer = yield Step(params)
-            cursor = answer.value(self.cursor_path)
-            if cursor is None or cursor in ("", False):
-                return
-            if not isinstance(cursor, str | int):
-                raise SourceError(f"{answer.place}: cursor_path {self.cursor_path!r} leads to no string or number")
-            _check_new(str(cursor), seen, answer)
-            params = {self.cursor_param: cursor}
+    def step(self, at: Position) -> Step:
+        return Step({self.cursor_param: at["cursor"]} if "cursor" in at else {})
+
+    def after(self, at: Position, answer: Answer) -> Position | None:
+        cursor = answer.headers.get(self.cursor_key)
+        return {"cursor": cursor} if cursor else None
 
 
-class JsonLink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="json_link"):
+class JsonLink(Pages, frozen=True, kw_only=True, tag="json_link"):
     """Each answer has the address of the next one at `next_url_path`; the last has none."""
 
-    next_url_path: JsonPath = "next"
+    next_url_path: AnswerPath = "next"
 
-    def steps(self) -> Steps:
-        seen: set[int] = set()
-        answer = yield Step()
-        while link := answer.value(self.next_url_path):
-            if not isinstance(link, str):
-                raise SourceError(f"{answer.place}: next_url_path {self.next_url_path!r} leads to no address")
-            answer = yield _follow(link, seen, answer)
+    def step(self, at: Position) -> Step:
+        return Step(link=at or None)
+
+    def after(self, at: Position, answer: Answer) -> Position | None:
+        link = answer.value(self.next_url_path)
+        if not link:
+            return None
+        if not isinstance(link, str):
+            raise SourceError(f"{answer.place}: next_url_path {self.next_url_path!r} leads to no address")
+        return answer.follow(link)
 
 
-class HeaderLink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="header_link"):
+class HeaderLink(Pages, frozen=True, kw_only=True, tag="header_link"):
     """Each answer has the address of the next one in its header `Link`, as rel=next; the last has none."""
 
     links_next_key: str = "next"
 
-    def steps(self) -> Steps:
-        seen: set[int] = set()
-        answer = yield Step()
-        while link := answer.links.get(self.links_next_key, {}).get("url"):
-            answer = yield _follow(link, seen, answer)
+    def step(self, at: Position) -> Step:
+        return Step(link=at or None)
+
+    def after(self, at: Position, answer: Answer) -> Position | None:
+        link = answer.links.get(self.links_next_key, {}).get("url")
+        return answer.follow(link) if link else None
 
 
-Paginator = SinglePage | PageNumber | Offset | Cursor | JsonLink | HeaderLink
+Known = SinglePage | PageNumber | Offset | Cursor | HeaderCursor | JsonLink | HeaderLink
 
 
-def _first_byte(text: bytes | msgspec.Raw) -> bytes:
-    return bytes(memoryview(text)[:1])
+def settings_of(paginator: Pages) -> dict[str, Any]:
+    """Return what a sources file says for this paginator: what is not as usual."""
+    usual = {item.encode_name: item.default for item in msgspec.structs.fields(type(paginator))}
+    settings = msgspec.to_builtins(paginator)
+    return {name: value for name, value in settings.items() if name == "type" or value != usual[name]}
 
 
-def _follow(link: str, seen: set[int], answer: Answer) -> Step:
-    try:
-        url = str(answer.url.join(link))
-    except httpx.InvalidURL:
-        raise SourceError(f"{answer.place}: the link to the next page is no address") from None
-    seen.add(hash(str(answer.url)))
-    _check_new(url, seen, answer)
-    return Step(url=url)
+def _check_one(name: str, param: str | None, body_path: str | None) -> None:
+    if param is not None and body_path is not None:
+        raise ValueError(f"{name}_param and {name}_body_path are both set: the {name} goes to one place")
 
 
-def _check_new(value: str, seen: set[int], answer: Answer) -> None:
-    # Hashes, since an API may have a million pages and memory stays flat.
-    if hash(value) in seen:
+def _check_end(stop_after_empty_page: bool, *others: Any) -> None:
+    if not stop_after_empty_page and all(other is None for other in others):
+        raise ValueError("nothing ends the pages: set total_path, has_more_path, a maximum, or stop_after_empty_page")
+
+
+def _placed(value: Any, param: str, body_path: str | None) -> Step:
+    return Step({param: value}) if body_path is None else Step(body={body_path: value})
+
+
+def _total(answer: Answer, path: str | None, at: Position) -> int | None:
+    """Return the total that the answer tells; raises SourceError where it shrank, since records moved up unread."""
+    if path is None:
+        return None
+    total = answer.total(path)
+    if total < at.get("total", 0):
         raise SourceError(
-            f"{answer.place}: the pages go round in a circle: the next one was read already", "Check the paginator."
+            f"{answer.place}: the total went from {at['total']} to {total} while it was read",
+            "Records that moved to an earlier page may be missing: run it again, or page by a cursor.",
         )
-    seen.add(hash(value))
+    return total
+
+
+def _with_total(at: Position, total: int | None) -> Position:
+    return at if total is None else {**at, "total": total}
 
 
 def _short(answer: Answer, what: str) -> SourceError:
     return SourceError(
         f"{answer.place}: the answer is not whole: {what}",
-        "Run it again; if the API counts wrongly, leave out total_path.",
+        "Run it again; if the API counts wrongly, leave out total_path or has_more_path.",
     )

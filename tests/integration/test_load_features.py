@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -39,9 +38,9 @@ def push(bench: Bench, text: str, *options: str) -> subprocess.CompletedProcess[
 
 
 @pytest.fixture
-def desk(bench: Bench) -> Iterator[Bench]:
+def desk(bench: Bench) -> Bench:
     bench.write(bench.models / "desk.yml", PUSHED)
-    yield bench
+    return bench
 
 
 def test_a_push_is_an_increment_or_the_whole(desk: Bench) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from syncline.config import Stream, StreamSettings, convert
 from syncline.connectors import Context, Cursor, Fetch, Page
-from syncline.connectors.file import FileConnector, FileSource, FileStream
+from syncline.connectors.file.connector import FileConnector, FileSource, FileStream
 
 STREAM = Stream("files", "people", ("id",), StreamSettings(key="id"), {}, Path("sources.yml"))
 APPENDED = Stream("files", "log", (), StreamSettings(key="none", append=True), {}, Path("sources.yml"))

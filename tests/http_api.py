@@ -16,7 +16,7 @@ import pytest
 
 from syncline.config import Stream, StreamSettings, convert
 from syncline.connectors import Context, Fetch, Page
-from syncline.connectors.http import HttpConnector, HttpSource, HttpStream
+from syncline.connectors.http.connector import HttpConnector, HttpSource, HttpStream
 from syncline.errors import SourceError
 
 SECRET = "s3cr3t-t0ken"

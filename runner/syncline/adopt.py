@@ -9,8 +9,8 @@ from typing import Any
 from syncline import check, control, db
 from syncline.config import Project, Stream
 from syncline.dbt import Entity
+from syncline.discovery.names import column_name, singular
 from syncline.errors import ConfigurationError, RunError, SynclineError
-from syncline.infer_names import column_name, singular
 from syncline.migrate import is_up_to_date, migrate
 from syncline.pipeline import Engine, publish_candidates
 

@@ -24,7 +24,7 @@ import pytest
 
 from syncline.config import Stream, StreamSettings, convert
 from syncline.connectors import Fetch, Page
-from syncline.connectors.dlt import DltConnector, DltSource, DltStream
+from syncline.connectors.dlt.connector import DltConnector, DltSource, DltStream
 from syncline.errors import ConfigurationError, SourceError, SourceUnavailableError, SynclineError
 from tests.integration.test_singer_connector import LoggingContext
 from tests.projects import Bench

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from syncline.connectors import Context
-from syncline.connectors.file import FileConnector, FileSource
+from syncline.connectors.file.connector import FileConnector, FileSource
 from syncline.errors import ConfigurationError, SourceError, SourceUnavailableError
 from tests.files import read, read_pages
 
@@ -185,7 +185,7 @@ def test_busy_web_server_is_asked_again(web: Web, tmp_path: Path) -> None:
 
 def test_web_server_that_is_down(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that stays busy, or is gone, is a failure that may pass."""
-    monkeypatch.setattr("syncline.connectors.storage_errors.ATTEMPTS", 1)
+    monkeypatch.setattr("syncline.connectors.file.errors.ATTEMPTS", 1)
     web.statuses = [503] * 10
     with pytest.raises(SourceUnavailableError, match="status 503"):
         read(tmp_path, f"{web.url}/a.jsonl")

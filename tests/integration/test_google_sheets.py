@@ -14,7 +14,11 @@ import pytest
 
 from syncline.config import Stream, StreamSettings, convert
 from syncline.connectors import Context, Fetch, Page
-from syncline.connectors.google_sheets import GoogleSheetsConnector, GoogleSheetsSource, GoogleSheetsStream
+from syncline.connectors.google_sheets.connector import (
+    GoogleSheetsConnector,
+    GoogleSheetsSource,
+    GoogleSheetsStream,
+)
 from syncline.errors import ConfigurationError, SourceError, SourceUnavailableError
 from tests.projects import Bench
 from tests.sheets import EMAIL, SPREADSHEET, Date, Sheets, Tab, private_key
@@ -127,7 +131,7 @@ def test_tab_name_with_a_quote(sheets: Sheets) -> None:
 @pytest.mark.parametrize("block", [50, 299, 300, 301, 100_000])
 def test_large_tab_is_read_in_blocks(sheets: Sheets, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     """Blocks of any size give each row once, with its number."""
-    monkeypatch.setattr("syncline.connectors.google_sheets.BLOCK_CELLS", block)
+    monkeypatch.setattr("syncline.connectors.google_sheets.connector.BLOCK_CELLS", block)
     rows = [[str(number), f"name {number}"] for number in range(2, 302)]
     rows[100] = []
     sheets.tabs["People"] = Tab([["id", "name"], *rows], grid_rows=310)
@@ -139,7 +143,7 @@ def test_large_tab_is_read_in_blocks(sheets: Sheets, monkeypatch: pytest.MonkeyP
 
 def test_tab_that_grows_while_it_is_read(sheets: Sheets, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that is put in between two blocks moves those below, so the load begins again another time."""
-    monkeypatch.setattr("syncline.connectors.google_sheets.BLOCK_CELLS", 10)
+    monkeypatch.setattr("syncline.connectors.google_sheets.connector.BLOCK_CELLS", 10)
     tab = sheets.tabs["People"] = Tab([["id"], *([str(number)] for number in range(100))])
     connector = connect(sheets)
     stream = Stream("hr", "people", ("id",), StreamSettings(key="id"), {}, Path("sources.yml"))

@@ -18,7 +18,7 @@ import pytest
 from syncline import db
 from syncline.config import convert
 from syncline.connectors import Context
-from syncline.connectors.http import HttpConnector, HttpSource
+from syncline.connectors.http.connector import HttpConnector, HttpSource
 from syncline.errors import ConfigurationError
 from tests.http_api import SECRET, Api, Reply, Request, ids, rows
 

@@ -193,7 +193,7 @@ def test_pages_of_children(shop: Shop) -> None:
 def test_children_that_are_cut_off_go_on_at_their_parent(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """An increment of children asks no parent twice; where the parents are others, it begins anew."""
     monkeypatch.setattr("syncline.load.CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr("syncline.connectors.http.PAGE_RECORDS", 2)
+    monkeypatch.setattr("syncline.connectors.http.connector.PAGE_RECORDS", 2)
     child = CHILD | {"incremental": {"cursor_path": "at", "start_param": "since"}}
     shop.configure({"concurrency": 1}, classes={}, students=child)
     students = {str(n): [{"id": n, "at": 10 - n}] for n in range(1, 9)}
@@ -211,7 +211,7 @@ def test_children_that_are_cut_off_go_on_at_their_parent(shop: Shop, monkeypatch
 def test_other_parents_than_at_the_cut(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """A parent that came in between would be passed over: the fetch begins anew, in the run after."""
     monkeypatch.setattr("syncline.load.CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr("syncline.connectors.http.PAGE_RECORDS", 2)
+    monkeypatch.setattr("syncline.connectors.http.connector.PAGE_RECORDS", 2)
     child = CHILD | {"incremental": {"cursor_path": "at", "start_param": "since"}}
     shop.configure({"concurrency": 1}, classes={}, students=child)
     students = {str(n): [{"id": n, "at": n}] for n in range(1, 9)}

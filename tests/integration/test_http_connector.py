@@ -20,7 +20,7 @@ import pytest
 
 from syncline.config import convert
 from syncline.connectors import Context, Fetch
-from syncline.connectors.http import HttpConnector, HttpSource, HttpStream
+from syncline.connectors.http.connector import HttpConnector, HttpSource, HttpStream
 from syncline.errors import ConfigurationError, SourceError
 from tests.http_api import SECRET, STREAM, Answer, Api, Reply, Request, ids, rows
 

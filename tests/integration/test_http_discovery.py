@@ -12,7 +12,7 @@ import yaml
 
 from syncline.config import convert
 from syncline.connectors import Context, Found
-from syncline.connectors.http import HttpConnector, HttpSource
+from syncline.connectors.http.connector import HttpConnector, HttpSource
 from syncline.errors import SourceError, SourceUnavailableError
 from tests.http_api import SECRET, Api, Reply, Request, rows
 

@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from syncline.config import Stream, StreamSettings, convert
 from syncline.connectors import Context, Fetch, Page
-from syncline.connectors.postgres import PostgresConnector, PostgresSource, PostgresStream
+from syncline.connectors.postgres.connector import PostgresConnector, PostgresSource, PostgresStream
 from syncline.errors import ConfigurationError, SourceError, SourceUnavailableError
 
 STREAM = Stream("replica", "people", ("id",), StreamSettings(key="id"), {}, Path("sources.yml"))

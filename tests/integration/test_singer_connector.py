@@ -20,8 +20,8 @@ import pytest
 
 from syncline.config import Stream, StreamSettings, convert
 from syncline.connectors import Context, Fetch, Page
-from syncline.connectors.singer import SingerConnector, SingerSource, SingerStream
-from syncline.connectors.singer_messages import PAGE_RECORDS
+from syncline.connectors.singer.connector import SingerConnector, SingerSource, SingerStream
+from syncline.connectors.singer.messages import PAGE_RECORDS
 from syncline.errors import ConfigurationError, SourceError, SourceUnavailableError, SynclineError
 from tests.projects import Bench
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from syncline.config import convert
 from syncline.connectors import Context, Fetch, Page
-from syncline.connectors.http import HttpConnector, HttpSource, HttpStream
+from syncline.connectors.http.connector import HttpConnector, HttpSource, HttpStream
 from tests.http_api import STREAM, Api, Reply, Request, ids, rows
 from tests.properties.conftest import examples
 

@@ -14,11 +14,11 @@ import pytest
 from syncline.cli import main
 from syncline.config import StreamSettings, read_project
 from syncline.connectors import check_settings
-from syncline.connectors.dlt import DltSource, DltStream
-from syncline.connectors.file import FileSource, FileStream
-from syncline.connectors.google_sheets import GoogleSheetsSource, GoogleSheetsStream
-from syncline.connectors.http import HttpSource, HttpStream
-from syncline.connectors.singer import SingerSource, SingerStream
+from syncline.connectors.dlt.connector import DltSource, DltStream
+from syncline.connectors.file.connector import FileSource, FileStream
+from syncline.connectors.google_sheets.connector import GoogleSheetsSource, GoogleSheetsStream
+from syncline.connectors.http.connector import HttpSource, HttpStream
+from syncline.connectors.singer.connector import SingerSource, SingerStream
 from syncline.migrate import _NAME as MIGRATION_NAME
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncline.connectors import Context, Fetch, json_text
-from syncline.connectors.file import FileConnector, FileSource, FileStream
+from syncline.connectors.file.connector import FileConnector, FileSource, FileStream
 from syncline.connectors.json_text import read_elements
 from syncline.errors import ConfigurationError, SourceError
 from tests.files import STREAM, read, read_pages, write
@@ -20,7 +20,7 @@ from tests.files import STREAM, read, read_pages, write
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("syncline.connectors.compression.BLOCK_BYTES", 7)
+    monkeypatch.setattr("syncline.connectors.file.compression.BLOCK_BYTES", 7)
     monkeypatch.setattr("syncline.connectors.json_text.BLOCK_BYTES", 7)
 
 
@@ -40,7 +40,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("blocks", [7, 1 << 20])
 def test_json_lines(tmp_path: Path, content: bytes, blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Line ends of all kinds, blank lines and a byte order mark are no part of a record, wherever a block ends."""
-    monkeypatch.setattr("syncline.connectors.compression.BLOCK_BYTES", blocks)
+    monkeypatch.setattr("syncline.connectors.file.compression.BLOCK_BYTES", blocks)
     assert read(tmp_path, write(tmp_path, "a.jsonl", content)) == [b'{"id":1}', b'{"id": 2}']
 
 

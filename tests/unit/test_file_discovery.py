@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from syncline.connectors import Context, Found
-from syncline.connectors.file import FileConnector, FileSource, FileStream
+from syncline.connectors.file.connector import FileConnector, FileSource, FileStream
 from syncline.errors import SourceError
 from tests.files import read
 

@@ -19,7 +19,7 @@ from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncline.connectors.arrow_text import write_records
+from syncline.connectors.file.arrow_text import write_records
 from syncline.connectors.sheet_rows import CellRange, column_letters, column_number, parse_range
 from syncline.errors import ConfigurationError, SourceError
 from tests.files import read, read_pages, write

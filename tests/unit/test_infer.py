@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from syncline.discover_models import parse_model
-from syncline.discover_texts import model_text, nested_text
-from syncline.discover_yaml import append_items
+from syncline.discovery.infer import Shape, fits, infer_shape
+from syncline.discovery.models import parse_model
+from syncline.discovery.names import column_name, entity_name, singular, unique_name
+from syncline.discovery.texts import model_text, nested_text
+from syncline.discovery.yaml_list import append_items
 from syncline.errors import ConfigurationError
-from syncline.infer import Shape, fits, infer_shape
-from syncline.infer_names import column_name, entity_name, singular, unique_name
 
 
 def shape_of(*records: Any, name: str = "things", **declared: Any) -> Shape:

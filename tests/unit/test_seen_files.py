@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from syncline.connectors import Context
-from syncline.connectors.file import FileConnector, FileSource, FileStream
-from syncline.connectors.seen_files import append_cursor, choose_fresh
-from syncline.connectors.storage import StoredFile
+from syncline.connectors.file.connector import FileConnector, FileSource, FileStream
+from syncline.connectors.file.seen import append_cursor, choose_fresh
+from syncline.connectors.file.storage import StoredFile
 from tests.files import APPENDED, STREAM, read_pages, write
 
 
@@ -148,7 +148,7 @@ def test_append_forgets_files_that_are_gone(tmp_path: Path) -> None:
 
 def test_append_cursor_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many files the newest are remembered each, and of the older ones the time: none of them comes again."""
-    monkeypatch.setattr("syncline.connectors.seen_files.MOST_FILES", 3)
+    monkeypatch.setattr("syncline.connectors.file.seen.MOST_FILES", 3)
 
     def file(number: int) -> StoredFile:
         return StoredFile(f"f{number}", f"f{number}", 10, float(number), str(number))

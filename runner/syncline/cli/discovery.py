@@ -27,8 +27,8 @@ def discover(
     settings: tuple[str, ...],
 ) -> None:
     """Look at a live source and write its streams and a model for each; what is there is kept."""
-    from syncline.discover import look
-    from syncline.discover_plan import declare, new_source, plan
+    from syncline.discovery.finding import look
+    from syncline.discovery.plan import declare, new_source, plan
 
     project = read_project()
     if settings and connector is None:
@@ -82,7 +82,7 @@ def adopt(as_json: bool, table: str, entity: str, key: tuple[str, ...]) -> None:
 def _print_found(
     as_json: bool, source: str, findings: Any, planned: Any, files: dict[Path, str], *, dry_run: bool
 ) -> None:
-    from syncline.discover import wanted_of
+    from syncline.discovery.finding import wanted_of
     from syncline.report import rows_table
 
     rows: list[dict[str, Any]] = []
@@ -135,7 +135,7 @@ def _print_found(
 def _print_drift(as_json: bool, source: str, project: Any, declared: Any, findings: Any) -> None:
     from dataclasses import asdict
 
-    from syncline.discover_diff import compare
+    from syncline.discovery.drift import compare
 
     drifts = compare(project, declared, findings)
     if as_json:

@@ -126,26 +126,26 @@ class Connector:
         """Give back what is held; called once, after all reading."""
 
 
-_MODULES = {
-    "dlt": "DltConnector",
-    "file": "FileConnector",
-    "google_sheets": "GoogleSheetsConnector",
-    "http": "HttpConnector",
-    "postgres": "PostgresConnector",
-    "push": "PushConnector",
-    "singer": "SingerConnector",
+_CONNECTORS = {
+    "dlt": ("dlt.connector", "DltConnector"),
+    "file": ("file.connector", "FileConnector"),
+    "google_sheets": ("google_sheets.connector", "GoogleSheetsConnector"),
+    "http": ("http.connector", "HttpConnector"),
+    "postgres": ("postgres.connector", "PostgresConnector"),
+    "push": ("push", "PushConnector"),
+    "singer": ("singer.connector", "SingerConnector"),
 }
 
 
 def connector_class(source: Source) -> type[Connector]:
     """Return the connector that `source` names; raises ConfigurationError with the known ones."""
-    name = _MODULES.get(source.connector)
-    if name is None:
+    if source.connector not in _CONNECTORS:
         raise ConfigurationError(
             f"{source.file}: source {source.name!r} names the connector {source.connector!r}, which there is not",
-            f"Known connectors: {', '.join(sorted(_MODULES))}.",
+            f"Known connectors: {', '.join(sorted(_CONNECTORS))}.",
         )
-    found: type[Connector] = getattr(import_module(f"syncline.connectors.{source.connector}"), name)
+    module, name = _CONNECTORS[source.connector]
+    found: type[Connector] = getattr(import_module(f"syncline.connectors.{module}"), name)
     return found
 
 

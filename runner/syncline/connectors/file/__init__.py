@@ -1,0 +1,1 @@
+"""Reads the records of files, local or in object stores."""

@@ -1,0 +1,160 @@
+"""Looks at a live source: the streams that it has, and what their records look like."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from syncline.config import Project, Source, Stream
+from syncline.connectors import Connector, Fetch, Found, Page, open_connector, stream_settings
+from syncline.discovery.infer import Shape, infer_shape
+from syncline.discovery.names import entity_name, unique_name
+from syncline.errors import ConfigurationError, SourceError, SourceUnavailableError
+
+_SAMPLE_RECORDS = 200
+# The settings of streams that say which one of a source's it is.
+_PLACES = frozenset({"table", "path", "sheet", "tab", "resource", "tap_stream"})
+
+
+@dataclass(slots=True)
+class Finding:
+    """A stream that the source has: its declaration, if there is one, else the settings that it would get.
+
+    `shape` is None where there is nothing to infer from. `problem` says why a declared stream was not read, `is_gone`
+    whether that was the source's doing. One that is not `is_wanted` was found beside those that were asked for.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    shape: Shape | None
+    declared: Stream | None = None
+    problem: str | None = None
+    is_gone: bool = False
+    is_wanted: bool = True
+
+    @property
+    def records(self) -> int:
+        return len(self.shape.records) if self.shape else 0
+
+
+def look(project: Project, source: Source, only: Sequence[str] = ()) -> list[Finding]:
+    """Return the streams that the live source has, and those that are declared, each with a sample's shape.
+
+    `only` names the streams that are wanted; none for all. Raises SourceError where the source cannot be asked,
+    ConfigurationError where its connector cannot tell and no stream is declared either, or where a stream of `only` is
+    not there.
+    """
+    connector = open_connector(project, source)
+    try:
+        findings = _find(source, connector, only)
+        matched = {finding.name for finding in findings}
+        for stream in source.streams.values():
+            if stream.name not in matched and (not only or stream.name in only):
+                findings.append(_sample(project, source, connector, stream))
+    finally:
+        connector.close()
+    missing = sorted(set(only) - {finding.name for finding in findings})
+    if missing:
+        known = ", ".join(finding.name for finding in findings) or "none of those named"
+        raise ConfigurationError(f"{source.name} has no stream {missing[0]!r}", f"Found: {known}.")
+    return findings
+
+
+def wanted_of(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings that were asked for."""
+    return [finding for finding in findings if finding.is_wanted]
+
+
+def _find(source: Source, connector: Connector, only: Sequence[str]) -> list[Finding]:
+    findings: list[Finding] = []
+    taken: set[str] = set()
+    known = set(source.streams)
+    try:
+        for found in connector.discover():
+            declared = _declaration(source, found)
+            name = declared.name if declared else unique_name(entity_name(source.name, found.name), taken | known)
+            taken.add(name)
+            findings.append(_finding(name, found, declared, is_wanted=not only or name in only))
+    except SourceUnavailableError:
+        raise
+    except SourceError:
+        # An API that does not say what it has can still be read where the project says it.
+        if not source.streams:
+            raise
+    except NotImplementedError:
+        if not source.streams:
+            raise ConfigurationError(
+                f"the connector {source.connector} cannot tell what {source.name} has",
+                "Declare a stream under `tables`: then discover reads some of its records and writes its model.",
+            ) from None
+    return findings
+
+
+def _declaration(source: Source, found: Found) -> Stream | None:
+    """Return the declared stream that reads the place that a found one does, whatever their names."""
+    place = {name: str(value).strip("/") for name, value in found.settings.items() if name in _PLACES}
+    schema = source.settings.get("schema", "public")
+    same_name = entity_name(source.name, found.name)
+    for stream in source.streams.values():
+        given = {
+            name: str(stream.settings[name]).strip("/").removeprefix(f"{schema}.")
+            for name in place
+            if name in stream.settings
+        }
+        # A stream may leave its place to its name.
+        if given == place if given else stream.name == same_name:
+            return stream
+    return None
+
+
+def _finding(name: str, found: Found, declared: Stream | None, *, is_wanted: bool) -> Finding:
+    key = _declared_key(found, declared)
+    shape = None
+    if found.records or found.columns:
+        shape = infer_shape(name, found.records, key, found.columns)
+    settings = dict(found.settings)
+    if "key" not in settings and shape is not None:
+        settings["key"] = (shape.key[0] if len(shape.key) == 1 else list(shape.key)) if shape.key else "none"
+    settings.setdefault("key", "none")
+    return Finding(name, settings, shape, declared, is_wanted=is_wanted)
+
+
+def _declared_key(found: Found, declared: Stream | None) -> tuple[str, ...] | None:
+    if declared is not None and declared.common.key is not None:
+        return declared.key
+    key = found.settings.get("key")
+    if key is None:
+        return None
+    return () if key == "none" else (key,) if isinstance(key, str) else tuple(key)
+
+
+def _sample(project: Project, source: Source, connector: Connector, stream: Stream) -> Finding:
+    """Return a declared stream that the connector did not name, by its first records."""
+    records: list[bytes] = []
+    problem, is_gone = None, False
+    try:
+        pages = connector.read(Fetch(stream=stream, settings=stream_settings(project, source, stream)))
+        with closing(_readable(pages)) as readable:
+            records = list(islice(readable, _SAMPLE_RECORDS))
+    except SourceUnavailableError:
+        raise
+    except (SourceError, ConfigurationError) as error:
+        problem, is_gone = project.mask(error.message), isinstance(error, SourceError)
+    except NotImplementedError:
+        problem = f"the connector {source.connector} waits for records that others send"
+    key = None if stream.common.key is None else stream.key
+    shape = infer_shape(stream.name, records, key) if records else None
+    return Finding(stream.name, dict(stream.settings), shape, stream, problem, is_gone)
+
+
+def _readable(pages: Iterator[Page]) -> Generator[bytes]:
+    try:
+        for page in pages:
+            yield from (record for place, record in enumerate(page.records) if place not in page.unreadable)
+    finally:
+        # A connector holds a connection or a file as long as it reads.
+        if isinstance(pages, Generator):
+            pages.close()

@@ -45,7 +45,9 @@ class DbtProcess:
         """Read the project, if it changed since; answer with its entities."""
         stamp = self._files_stamp()
         if self._manifest is None or stamp != self._stamp:
-            result = self._invoke(["parse"], manifest=None)
+            # Partial parsing can lose a test when its file changes together with its model's, and a check that is lost
+            # lets anything through.
+            result = self._invoke(["parse", "--no-partial-parse"], manifest=None)
             if not result.success:
                 return {"error": explain(str(result.exception))}
             self._manifest, self._stamp = result.result, stamp

@@ -156,8 +156,8 @@ class _Load:
         """Return what to ask for: what came since the last cursor, or from where the last fetch was cut off."""
         options = self._options
         is_anew = options.limit or options.is_refresh or options.is_backfill
-        if self._connector.is_increment(self._stream, self._settings):
-            is_anew = is_anew or not self._is_increment
+        follows = self._connector.is_increment(self._stream, self._settings)
+        is_anew = is_anew or (not self._is_increment if follows else state["is_mixed"])
         fetch = Fetch(
             stream=self._stream,
             settings=self._settings,
@@ -299,6 +299,7 @@ class _Load:
             "stream": self._stream.name,
             "kind": "increment" if self._is_increment else "full",
             "is_trial": self._options.limit is not None,
+            "is_push": not self._connector.is_fetched,
             "is_append": common.append,
             "is_closing": tally.is_closing and not self._is_increment,
             "has_unseen": self._live is not None,

@@ -369,7 +369,8 @@ begin
             (select array_agg(field) from jsonb_array_elements_text(nullif(p_facts -> 'known_fields', 'null')) as field), known_fields
         ),
         cursor = case when v_load.is_trial then cursor else coalesce(nullif(p_facts -> 'cursor', 'null'), cursor) end,
-        unfinished = null
+        unfinished = null,
+        is_mixed = v_load.is_trial or (p_facts ->> 'is_push')::boolean or (is_mixed and v_load.kind = 'increment')
     where source = v_load.source and stream = v_load.stream;
     insert into syncline.row_errors (
         run_id, load_id, source, stream, _key, row_number, path, value, message, severity

@@ -34,6 +34,8 @@ WORDS = {
     "run": ["shop"],
     "load": ["shop"],
     "rollback": ["people"],
+    "discover": ["files", "--dry-run"],
+    "adopt": ["people_v1", "--entity", "people", "--key", "person_id"],
 }
 """What a command is called with where it needs something."""
 

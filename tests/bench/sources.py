@@ -23,6 +23,7 @@ from syncline.pipeline import Engine, RunOptions, run
 from syncline.report import SilentWatcher
 from syncline.scaffold import create_project
 from tests.bench.volume import check, copy_command, make_database, make_project, peak_of, psql, records, timed
+from tests.sheets import SPREADSHEET, Sheets, Tab
 
 PAGE = 1000
 PEERS = Path(__file__).parent / "peers.py"
@@ -39,6 +40,8 @@ def measure(dsn: str, folder: Path, count: int) -> None:
         _http(dsn, folder, file, count, peers)
         _push(dsn, folder, file, count)
         _singer(dsn, folder, file, count)
+        _dlt(dsn, folder, file, count)
+        _sheets(dsn, folder, count // 10)
         _postgres(dsn, folder, file, count, peers)
     file.unlink()
 
@@ -156,6 +159,40 @@ def _singer(dsn: str, folder: Path, file: Path, count: int) -> None:
     source = {"connector": "singer", "command": [sys.executable, str(tap)]}
     _print("singer: syncline", count, _syncline(dsn, folder, "singer", source, {"key": "id"}))
     messages.unlink()
+
+
+def _dlt(dsn: str, folder: Path, file: Path, count: int) -> None:
+    """A resource that costs little: it parses the file's lines."""
+    (folder / "bench dlt").mkdir()
+    (folder / "bench dlt" / "people_source.py").write_text(
+        "import dlt, orjson\n"
+        "@dlt.resource(primary_key='id')\n"
+        "def people():\n"
+        f"    with open({str(file)!r}, 'rb') as lines:\n"
+        "        while block := lines.readlines(1 << 20):\n"
+        "            yield [orjson.loads(line) for line in block]\n"
+    )
+    source = {"connector": "dlt", "resource": "people_source:people"}
+    _print("dlt resource: syncline", count, _syncline(dsn, folder, "dlt", source, {"key": "id", "mode": "full"}))
+
+
+def _sheets(dsn: str, folder: Path, count: int) -> None:
+    """A tab on a server of our own, which is what takes the time: fewer rows."""
+    names = ["id", "name", "email", "city", "visits"]
+    rows = [[f"{number}", f"Person {number}", f"p{number}@example.com", "Rome", number % 7] for number in range(count)]
+    server = Sheets(tabs={"people": Tab([names, *rows])})
+    try:
+        source = {
+            "connector": "google_sheets",
+            "spreadsheet": SPREADSHEET,
+            "credentials": server.credentials(),
+            "api_url": server.url,
+        }
+        _print(
+            f"google_sheets ({count:,} rows): syncline", count, _syncline(dsn, folder, "sheets", source, {"key": "id"})
+        )
+    finally:
+        server.close()
 
 
 def _increment(dsn: str, folder: Path, source: str, count: int) -> None:

@@ -74,6 +74,24 @@ def test_a_run_leaves_pushed_streams_alone(desk: Bench) -> None:
     assert desk.value("select count(*) from syncline.loads") == 1
 
 
+def test_what_was_pushed_into_a_fetched_stream_goes_with_the_next_fetch(bench: Bench) -> None:
+    """Files that did not change are read again after a push: the source says what there is."""
+    bench.sync("files")
+    ended = subprocess.run(
+        bench.command("load", "files", "visits", "--stdin"),
+        cwd=bench.root,
+        env=bench.environment,
+        input=b'{"id": 9, "place": "pushed"}',
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "9" in bench.live("files.visits")
+    bench.sync("files")
+    assert sorted(bench.live("files.visits")) == ["1", "2"]
+
+
 def test_two_pushes_at_once_both_count(desk: Bench) -> None:
     """Identical commands with different records do not stand for each other."""
     push(desk, '{"id": 0}')

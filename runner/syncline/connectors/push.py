@@ -41,6 +41,8 @@ class PushConnector(Connector):
 class PushedRecords(Connector):
     """Reads one push, into a stream of any source."""
 
+    is_fetched = False
+
     def __init__(self, push: Push, context: Context) -> None:
         super().__init__(push, context)
         self._push = push

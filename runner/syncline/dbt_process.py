@@ -21,6 +21,10 @@ from syncline.dbt_errors import explain, explain_model, explain_test
 _QUIET = ["--quiet", "--log-level", "none", "--log-level-file", "none", "--no-print", "--no-use-colors"]
 
 
+_SETTINGS = frozenset({"delta", "indexes", "max_delete_ratio", "max_error_ratio", "on_missing"})
+"""What an entity's config may set beside dbt's own."""
+
+
 class DbtProcess:
     """Answers requests until its standard input ends."""
 
@@ -51,7 +55,8 @@ class DbtProcess:
             if not result.success:
                 return {"error": explain(str(result.exception))}
             self._manifest, self._stamp = result.result, stamp
-        return _describe(self._manifest)
+        unknown = _unknown_setting(self._manifest)
+        return {"error": unknown} if unknown else _describe(self._manifest)
 
     def do_build(self, select: list[str], options: str, is_exact: bool) -> dict[str, Any]:
         """Build and test what `select` names, and where it is not exact all tests on it.
@@ -90,6 +95,18 @@ class DbtProcess:
             folders[:] = [name for name in folders if name not in skipped]
             files += [Path(folder, name) for name in names if name.endswith((".sql", ".yml", ".yaml", ".csv", ".md"))]
         return tuple(sorted((str(file), file.stat().st_mtime_ns) for file in files))
+
+
+def _unknown_setting(manifest: Manifest) -> dict[str, str | None] | None:
+    """What to say of an entity whose config sets what neither dbt nor the materialization knows; None without one."""
+    for node in manifest.nodes.values():
+        if node.resource_type == "model" and node.config.materialized == "versioned":
+            for name in sorted(set(node.config._extra) - _SETTINGS):
+                return {
+                    "message": f"{node.name}: unknown config {name!r} in {node.original_file_path}",
+                    "hint": f"Known beside dbt's own: {', '.join(sorted(_SETTINGS))}.",
+                }
+    return None
 
 
 def _describe(manifest: Manifest) -> dict[str, Any]:

@@ -24,3 +24,14 @@ def test_no_check_is_lost_or_kept_when_files_change(bench: Bench) -> None:
         bench.write_model("people", f"{PEOPLE}\n-- {number}\n")
         bench.write_model("visits", f"{VISITS}\n-- {number // 2}\n")
         assert set(bench.engine.dbt.parse().tests) == always | ({related} if is_related else set())
+
+
+def test_a_setting_that_nobody_knows_is_refused(bench: Bench) -> None:
+    """A misspelled config of an entity is named with its file and the known ones, before anything is built."""
+    bench.write_model("people", PEOPLE.replace("unique_key=", "on_mising='keep', unique_key="))
+    error = bench.fail()
+    assert (error.exit_code, error.message) == (
+        2,
+        "dbt: people: unknown config 'on_mising' in dbt_project/models/people.sql",
+    )
+    assert "on_missing" in (error.hint or "")

@@ -10,9 +10,9 @@ from syncline import check, control, db
 from syncline.config import Project, Stream
 from syncline.dbt import Entity
 from syncline.discovery.names import column_name, singular
-from syncline.errors import ConfigurationError, RunError, SynclineError
+from syncline.errors import ConfigurationError, RunError
 from syncline.migrate import is_up_to_date, migrate
-from syncline.pipeline import Engine, publish_candidates
+from syncline.pipeline import Engine, claim, fail_run, publish_candidates
 
 
 def adopt(engine: Engine, table: str, name: str, key: Sequence[str] = ()) -> dict[str, Any]:
@@ -45,11 +45,13 @@ def adopt(engine: Engine, table: str, name: str, key: Sequence[str] = ()) -> dic
             "cli",
             getpass.getuser(),
         )
-        claimed = _claim(connection, run_id)
+        claimed = claim(connection, run_id, 0, lambda _: None)
+        if claimed is None:
+            raise RunError(f"run {run_id} was worked by another process", "Look at `syncline runs`.")
         try:
             facts = _work(engine, connection, claimed, entity, streams, table, key)
         except BaseException as error:
-            _fail(connection, run_id, error)
+            fail_run(connection, run_id, error, engine.project.mask)
             raise
         control.finish_run(connection, "succeeded")
     return {"entity": name, "table": table, "key": key, "run_id": run_id, **facts}
@@ -126,27 +128,3 @@ def _refuse_content_key(stream: Stream) -> None:
             f"the records of {stream.label} have no key but their content, which no row of a table holds",
             "Give the stream a `key`, or start it without the table.",
         )
-
-
-def _claim(connection: db.Connection, run_id: int) -> tuple[int, int]:
-    control.join_queue(connection, run_id)
-    try:
-        claimed = control.claim_run(connection, run_id)
-        blocking = control.blocking_runs(connection, run_id) if claimed is None else []
-    finally:
-        if not connection.broken:
-            control.leave_queue(connection, run_id)
-    if claimed is None:
-        names = ", ".join(map(str, blocking)) or "another run"
-        raise RunError(f"run {names} of the same source is under way", "Wait for it, then try again.")
-    return claimed
-
-
-def _fail(connection: db.Connection, run_id: int, error: BaseException) -> None:
-    if connection.broken:
-        return
-    told: dict[str, Any] = {"message": type(error).__name__, "hint": None, "exit_code": 1}
-    if isinstance(error, SynclineError):
-        told = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
-    control.withdraw_candidates(connection, run_id)
-    control.finish_run(connection, "failed", told)

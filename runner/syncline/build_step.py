@@ -37,11 +37,14 @@ class BuildStep:
             raise check.first_of(errors)
         built = [entity for entity in self.entities if entity.name not in errors]
         control.register_entities(self.connection, {entity.name: entity.parents for entity in built})
+        unjudged = check.test_errors(nodes)
+        if unjudged and not is_each:
+            raise check.first_of(unjudged)
         failures = check.find_failures(self.connection, nodes, self._views())
         self._tell(failures)
         if not is_each:
             check.refuse_failures(failures)
-        errors = check.refusals(failures) | errors
+        errors = check.refusals(failures) | unjudged | errors
         for entity in built:
             try:
                 control.check_error_ratio(self.connection, entity.name, entity.max_error_ratio)

@@ -46,6 +46,22 @@ def model_errors(nodes: Iterable[Mapping[str, Any]]) -> dict[str, SynclineError]
     return errors
 
 
+def test_errors(nodes: Iterable[Mapping[str, Any]]) -> dict[str, SynclineError]:
+    """Return the errors of the tests that could not run, by the entity that each judges."""
+    return {
+        _judged(node): ModelError(
+            f"the test {node['name']} on {_judged(node)} could not run: {node['message']}", "`dbt test` shows it whole."
+        )
+        for node in nodes
+        if node["kind"] == "test" and node["status"] == "error"
+    }
+
+
+def _judged(node: Mapping[str, Any]) -> str:
+    entity: str = node["attached"] or next(iter(node["entities"]), "")
+    return entity
+
+
 def first_of(errors: Mapping[str, SynclineError]) -> SynclineError:
     """Return the first error, which names the others."""
     (_, first), *others = errors.items()
@@ -62,13 +78,9 @@ def find_failures(
     """
     failures = []
     for node in nodes:
-        if node["kind"] != "test" or node["status"] not in ("fail", "warn", "error"):
+        if node["kind"] != "test" or node["status"] not in ("fail", "warn"):
             continue
-        entity = node["attached"] or next(iter(node["entities"]), "")
-        if node["status"] == "error":
-            raise ModelError(
-                f"the test {node['name']} on {entity} could not run: {node['message']}", "`dbt test` shows it whole."
-            )
+        entity = _judged(node)
         count, keys = _judge(connection, views.get(entity), node)
         failures.append(Failure(node["test"], entity, node["column"], count, keys, node["status"] == "fail"))
     return failures

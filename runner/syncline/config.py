@@ -16,6 +16,7 @@ import yaml
 from dotenv import dotenv_values
 
 from syncline.errors import ConfigurationError
+from syncline.masking import Mask
 
 ENTITY_NAME_BYTES = 50
 """Longest entity or stream name, so that every derived name fits Postgres' 63 bytes."""
@@ -102,6 +103,7 @@ class Project:
     publish: Publish
     sources: Mapping[str, Source]
     environment: Mapping[str, str] = field(repr=False)
+    mask: Mask = field(repr=False)
 
     @property
     def database_url(self) -> str | None:
@@ -114,19 +116,6 @@ class Project:
     @property
     def stream_labels(self) -> set[str]:
         return {stream.label for source in self.sources.values() for stream in source.streams.values()}
-
-    def mask(self, text: str) -> str:
-        """Return the text without the values of the variables that the sources name."""
-        declared = json.dumps(
-            [[source.settings, [s.settings for s in source.streams.values()]] for source in self.sources.values()],
-            default=str,  # YAML's dates
-        )
-        for name in set(_VARIABLE.findall(declared)):
-            value = self.environment.get(name, "")
-            # An address names its host in many messages, and rightly so: of that only the path can be secret.
-            if len(value) >= 6 and "://" not in value:
-                text = text.replace(value, f"${{{name}}}")
-        return text
 
     def source(self, name: str) -> Source:
         """Return the source of that name; raises ConfigurationError with the known ones."""
@@ -143,22 +132,29 @@ def read_project(root: Path) -> Project:
     name = settings.get("name")
     if not isinstance(name, str):
         raise ConfigurationError(f"{root / 'dbt_project.yml'} has no `name`")
-    folders = _model_folders(root, settings)
     sources: dict[str, Source] = {}
-    for source in _read_sources(root, folders):
+    for source in _read_sources(root):
         if source.name in sources:
             raise ConfigurationError(
                 f"source {source.name!r} is declared twice, in {sources[source.name].file} and {source.file}",
                 "Merge the two declarations.",
             )
         sources[source.name] = source
+    environment = read_environment(root)
     return Project(
         root=root,
         name=name,
         publish=_read_publish(settings),
         sources=sources,
-        environment=read_environment(root),
+        environment=environment,
+        mask=Mask(_variables(sources.values()), environment),
     )
+
+
+def _variables(sources: Iterable[Source]) -> set[str]:
+    """Return the names of the variables in the sources' settings."""
+    declared = [[source.settings, [stream.settings for stream in source.streams.values()]] for source in sources]
+    return set(_VARIABLE.findall(json.dumps(declared, default=str)))  # YAML has dates
 
 
 def _read_publish(settings: Mapping[str, Any]) -> Publish:
@@ -173,12 +169,20 @@ def _read_publish(settings: Mapping[str, Any]) -> Publish:
 
 def model_names(root: Path) -> set[str]:
     """Return the names of the models in `root`, by their files."""
-    folders = _model_folders(root, _read_yaml(root / "dbt_project.yml"))
+    folders = model_folders(root)
     return {file.stem for folder in folders for suffix in ("sql", "py") for file in folder.rglob(f"*.{suffix}")}
 
 
-def _model_folders(root: Path, settings: Mapping[str, Any]) -> list[Path]:
-    return [root / folder for folder in settings.get("model-paths") or ["models"]]
+def model_folders(root: Path) -> list[Path]:
+    """Return the folders of the models in `root`, the one for new models first."""
+    return [root / folder for folder in _read_yaml(root / "dbt_project.yml").get("model-paths") or ["models"]]
+
+
+def read_model_yaml(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield each YAML file in the models' folders, and what it says."""
+    for folder in model_folders(root):
+        for file in sorted([*folder.rglob("*.yml"), *folder.rglob("*.yaml")]):
+            yield file, _read_yaml(file)
 
 
 def read_environment(root: Path) -> dict[str, str]:
@@ -241,13 +245,12 @@ def convert(settings: Mapping[str, Any], shape: type[T], place: str, also: Itera
         raise ConfigurationError(f"{place}: {error}") from None
 
 
-def _read_sources(root: Path, folders: list[Path]) -> Iterator[Source]:
-    for folder in folders:
-        for file in sorted([*folder.rglob("*.yml"), *folder.rglob("*.yaml")]):
-            for declared in _read_yaml(file).get("sources") or []:
-                source = _read_source(declared, file.relative_to(root))
-                if source is not None:
-                    yield source
+def _read_sources(root: Path) -> Iterator[Source]:
+    for file, content in read_model_yaml(root):
+        for declared in content.get("sources") or []:
+            source = _read_source(declared, file.relative_to(root))
+            if source is not None:
+                yield source
 
 
 def _read_source(declared: Mapping[str, Any], file: Path) -> Source | None:

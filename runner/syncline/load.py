@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from psycopg import sql
@@ -108,15 +109,16 @@ class _Load:
     def run(self) -> dict[str, Any]:
         stream = self._stream
         state = db.call(self._connection, "open_stream", stream.source, stream.name, list(stream.key))[0]
+        reading: Generator[Page] | None = None
         try:
             self._is_increment = self._choose_kind(state)
             self._known_fields = set(state["known_fields"]) if state["known_fields"] else None
             fetch = self._fetch(state)
-            pages = self._pages(fetch)
-            head = self._first_page(pages, fetch)
+            reading = self._pages(fetch)
+            head = self._first_page(reading, fetch)
             if head is not None and head.is_unchanged:
                 return self._load_unchanged(head)
-            pages = chain([] if head is None else [head], pages)
+            pages = chain([] if head is None else [head], reading)
             in_parts = self._can_resume(state) and head is not None and head.position is not None
             # What could be gone again within the load, or needs the load's number in its key, is staged first.
             # What a fetch that was cut off has staged is half of this load.
@@ -129,6 +131,8 @@ class _Load:
                 self._live = LiveRecords(self._connection, self._table)
             return self._load_next(pages, fetch, in_parts=in_parts)
         finally:
+            if reading is not None:
+                reading.close()
             if not self._connection.broken:
                 db.call(self._connection, "close_stream", stream.source, stream.name)
 
@@ -138,6 +142,11 @@ class _Load:
             raise ConfigurationError(
                 f"{self._stream.label} has no cursor, so no range of it can be loaded",
                 "Load it whole, or give the stream `incremental`.",
+            )
+        if is_increment and self._stream.common.append and not self._connector.has_exact_increments:
+            raise ConfigurationError(
+                f"{self._stream.label} appends increments, which bring the newest records again and again",
+                "Give it a `key` in place of `append`.",
             )
         if self._options.limit or self._options.is_backfill:
             return True
@@ -187,14 +196,16 @@ class _Load:
         parts = [*settings, self._is_increment, fetch.cursor, fetch.since, fetch.until]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
-    def _pages(self, fetch: Fetch) -> Iterator[Page]:
+    def _pages(self, fetch: Fetch) -> Generator[Page]:
         limit = self._options.limit
-        for page in self._connector.read(fetch):
-            if limit is not None and self._tally.read + len(page.records) >= limit:
-                page.records = page.records[: limit - self._tally.read]
+        # A reading that is given up must not go on to hold what it holds: connections, snapshots, processes.
+        with closing(cast("Generator[Page]", self._connector.read(fetch))) as pages:
+            for page in pages:
+                if limit is not None and self._tally.read + len(page.records) >= limit:
+                    page.records = page.records[: limit - self._tally.read]
+                    yield page
+                    return
                 yield page
-                return
-            yield page
 
     def _first_page(self, pages: Iterator[Page], fetch: Fetch) -> Page | None:
         try:

@@ -76,7 +76,7 @@ class LoadStep:
                 elif not ready and not running:
                     raise ConfigurationError(f"the streams {', '.join(sorted(waiting))} are each other's parents")
                 else:
-                    for label in ready:
+                    for label in ready[: STREAMS_AT_ONCE - len(running)]:
                         source, stream = waiting.pop(label)
                         running[pool.submit(self._load_one, source, stream, connectors[source.name])] = label
                 for future in self._next_done(running):
@@ -149,6 +149,13 @@ class _RunContext(Context):
             return float(db.call_value(self._shared(), "reserve_request", budget, requests, seconds))
 
     def live_records(self, stream: str) -> Iterator[bytes]:
+        with self._lock:
+            last_load = db.call_value(self._shared(), "last_load", self._source.name, stream)
+        if last_load is None:
+            raise ConfigurationError(
+                f"{self._source.name}.{stream} was never loaded, and other streams take its records",
+                f"Load it first: syncline load {self._source.name} {stream}.",
+            )
         table = sql.Identifier(self._source.schema, f"{stream}_json")
         query = sql.SQL("select payload from {} where _gone_load is null order by _key").format(table)
         query = sql.SQL("copy ({}) to stdout (format binary)").format(query)

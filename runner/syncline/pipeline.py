@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ from syncline.downstream import follow_up
 from syncline.errors import ConfigurationError, RunError, SynclineError
 from syncline.load import LoadOptions
 from syncline.load_step import LoadStep
+from syncline.masking import Mask
 from syncline.migrate import is_up_to_date, migrate
 from syncline.selection import fed_entities, feeding_streams, held_back, named_entities
 from syncline.watcher import Watcher
@@ -105,13 +106,15 @@ def run(engine: Engine, options: RunOptions, watcher: Watcher) -> dict[str, Any]
         run_id = control.request_run(
             connection, names, list(options.entities), options.as_json(), options.trigger, getpass.getuser()
         )
-        claimed = _claim(connection, run_id, options.wait_timeout, watcher)
+        claimed = claim(connection, run_id, options.wait_timeout, watcher.waiting)
         if claimed:
             _Run(engine, options, watcher, connection, claimed, sources).work()
         return control.run_report(connection, run_id)
 
 
-def _claim(connection: db.Connection, run_id: int, wait_timeout: float, watcher: Watcher) -> tuple[int, int] | None:
+def claim(
+    connection: db.Connection, run_id: int, wait_timeout: float, waiting: Callable[[list[int]], None]
+) -> tuple[int, int] | None:
     """Claim the run, or wait for the one in its way; None where another process has worked the identical request."""
     until = time.monotonic() + wait_timeout
     told: list[int] = []
@@ -125,7 +128,7 @@ def _claim(connection: db.Connection, run_id: int, wait_timeout: float, watcher:
                 return None
             blocking = control.blocking_runs(connection, run_id)
             if blocking != told:
-                watcher.waiting(blocking)
+                waiting(blocking)
                 told = blocking
             if time.monotonic() > until:
                 names = ", ".join(map(str, blocking)) or "another run"
@@ -180,7 +183,7 @@ class _Run:
                 raise
             return
         if self._failures:
-            self._note_failure(partial_failure(self._failures))
+            note_failure(self._connection, partial_failure(self._failures), self._engine.project.mask)
             return
         control.log(self._connection, "info", "sync_ok")
         control.finish_run(self._connection, "succeeded")
@@ -237,25 +240,7 @@ class _Run:
         control.finish_step(self._connection, name)
 
     def _fail(self, error: BaseException) -> None:
-        if self._connection.broken:
-            return  # the next claim finds this run abandoned and withdraws its candidates
-        try:
-            control.withdraw_candidates(self._connection, self._claimed[0])
-            self._note_failure(error)
-        except SynclineError:
-            if isinstance(error, SynclineError):
-                raise error from None
-            raise
-
-    def _note_failure(self, error: BaseException) -> None:
-        message, hint, exit_code = type(error).__name__, "This is a defect in Syncline: please report it.", 1
-        if isinstance(error, KeyboardInterrupt):
-            message, hint = "interrupted", "Run again: what was loaded is kept."
-        elif isinstance(error, SynclineError):
-            message, hint, exit_code = self._engine.project.mask(error.message), error.hint or "", error.exit_code
-        control.log(self._connection, "error", "sync_fail", message=message)
-        failure = {"message": message, "hint": hint or None, "exit_code": exit_code}
-        control.finish_run(self._connection, "failed", failure)
+        fail_run(self._connection, self._claimed[0], error, self._engine.project.mask)
 
     # load
 
@@ -268,6 +253,10 @@ class _Run:
             for stream in source.active_streams
             if self._wants(stream)
         ]
+        if options.limit is not None and any(stream.common.append for _, stream in work):
+            # What a trial loads stays, and would be there twice after the next load.
+            watcher.note("a trial leaves out streams that append")
+            work = [(source, stream) for source, stream in work if not stream.common.append]
         return LoadStep(
             project=self._engine.project,
             dsn=self._engine.dsn,
@@ -332,9 +321,31 @@ class _Run:
             )
         builds = control.publishable(self._connection, names, is_held=False)
         publication = publishing.publish(self._connection, list(builds.values())) if builds else None
-        follow_up(self._engine.dbt, self._connection, models, names, self._claimed)
-        if publication is not None:
-            control.announce(self._connection, publication)
+        _follow_up(self._engine, self._connection, models, names, publication, self._claimed)
+
+
+def fail_run(connection: db.Connection, run_id: int, error: BaseException, mask: Mask) -> None:
+    """End the session's run as failed: its candidates are withdrawn. Raises `error` where that cannot be noted."""
+    if connection.broken:
+        return  # the next claim finds this run abandoned and withdraws its candidates
+    try:
+        control.withdraw_candidates(connection, run_id)
+        note_failure(connection, error, mask)
+    except SynclineError:
+        if isinstance(error, SynclineError):
+            raise error from None
+        raise
+
+
+def note_failure(connection: db.Connection, error: BaseException, mask: Mask) -> None:
+    """Note why the session's run failed, without secrets."""
+    message, hint, exit_code = type(error).__name__, "This is a defect in Syncline: please report it.", 1
+    if isinstance(error, KeyboardInterrupt):
+        message, hint = "interrupted", "Run again: what was loaded is kept."
+    elif isinstance(error, SynclineError):
+        message, hint, exit_code = mask(error.message), mask(error.hint or ""), error.exit_code
+    control.log(connection, "error", "sync_fail", message=message)
+    control.finish_run(connection, "failed", {"message": message, "hint": hint or None, "exit_code": exit_code})
 
 
 def partial_failure(failures: Mapping[str, SynclineError]) -> SynclineError:
@@ -352,6 +363,21 @@ def publish_candidates(engine: Engine, connection: db.Connection, entities: list
     """
     builds, publication = publishing.publish_checked(connection, entities)
     if publication is not None:
-        follow_up(engine.dbt, connection, engine.dbt.parse(), builds, None)
-        control.announce(connection, publication)
+        _follow_up(engine, connection, engine.dbt.parse(), builds, publication, None)
     return builds
+
+
+def _follow_up(
+    engine: Engine,
+    connection: db.Connection,
+    models: Models,
+    entities: Iterable[str],
+    publication: int | None,
+    claimed: tuple[int, int] | None,
+) -> None:
+    """Bring what is downstream up to date, then announce what was published, which stands whatever became of that."""
+    try:
+        follow_up(engine.dbt, connection, models, entities, claimed)
+    finally:
+        if publication is not None and not connection.broken:
+            control.announce(connection, publication)

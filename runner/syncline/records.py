@@ -50,6 +50,8 @@ class RecordReader:
         self.read_key = _key_reader(stream.key)
         self._key_paths = [field.removeprefix("$.").split(".") for field in stream.key]
         self._without = [path.removeprefix("$.").split(".") for path in (*stream.common.hash_without, *hash_without)]
+        deleted = stream.common.deleted
+        self._counting = [*self._key_paths, *([deleted.path.removeprefix("$.").split(".")] if deleted else [])]
         self.digest: Callable[[bytes], bytes] = self._digest_without if self._without else xxhash.xxh3_128_digest
 
     def is_clean(self, records: list[bytes]) -> bool:
@@ -89,9 +91,11 @@ class RecordReader:
             content = msgspec.json.decode(record)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             return xxhash.xxh3_128_digest(record)  # what is wrong with it is said where its key is read
+        # What tells records apart, and what says that one is gone, counts whatever is left out.
+        kept = [_value_at(content, path) for path in self._counting]
         for path in self._without:
             _remove(content, path)
-        return xxhash.xxh3_128_digest(msgspec.json.encode(content, order="deterministic"))
+        return xxhash.xxh3_128_digest(msgspec.json.encode([kept, content], order="deterministic"))
 
 
 def _may_have_large_exponent(blob: bytes) -> bool:
@@ -167,6 +171,12 @@ def _only(content: Any, paths: list[list[str]]) -> dict[str, Any]:
     if not paths:
         raise KeyError("the content is the key")
     return kept
+
+
+def _value_at(content: Any, path: list[str]) -> Any:
+    for name in path:
+        content = content.get(name) if isinstance(content, dict) else None
+    return content
 
 
 def _remove(content: Any, path: list[str]) -> None:

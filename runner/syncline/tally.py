@@ -15,6 +15,13 @@ KEPT_ERRORS = 10_000
 """So many row errors of a load are kept in full; the rest is counted."""
 
 
+KEPT_KEYS = 100_000
+"""Of so many rejected records the revisions are kept one by one; with more, the load closes nothing."""
+
+WATCHED_FIELDS = 10_000
+"""So many names of fields are told apart; where names are data, there is no end of new ones."""
+
+
 class Tally(msgspec.Struct):
     """Counts of records, and what must outlive their pages."""
 
@@ -25,14 +32,15 @@ class Tally(msgspec.Struct):
     is_closing: bool = True
     errors: list[dict[str, Any]] = []
     kept_keys: list[str] = []
-    new_fields: list[str] = []
+    new_fields: set[str] = set()
     cursor: Cursor | None = None
 
     def reject(self, stream: Stream, ordinal: int, record: bytes, error: BadRecordError) -> None:
         """Note a record that is not taken; without a key, the load closes nothing."""
-        if error.key is None:
+        if error.key is None or len(self.kept_keys) >= KEPT_KEYS:
             self.is_closing = False
-        else:
+            self.kept_keys.clear()
+        elif self.is_closing:
             self.kept_keys.append(error.key.decode())
         self.rejected += 1
         self._note(stream, ordinal, record, error, "error")
@@ -44,15 +52,15 @@ class Tally(msgspec.Struct):
 
     def watch_fields(self, stream: Stream, ordinal: int, record: bytes, key: bytes, known: set[str] | None) -> None:
         """Note fields that no load before had; raises SourceError where the stream wants none."""
-        names = set(msgspec.json.decode(record, type=dict[str, msgspec.Raw])) - set(self.new_fields)
+        names = set(msgspec.json.decode(record, type=dict[str, msgspec.Raw])) - self.new_fields
         fresh = sorted(names - (known or set()))
-        if not fresh:
+        if not fresh or len(self.new_fields) >= WATCHED_FIELDS:
             return
         if known is not None and stream.common.on_new_field == "fail":
             raise SourceError(
                 f"{stream.label} has a new field: {fresh[0]}", "Take it into the model, or set on_new_field to warn."
             )
-        self.new_fields += fresh
+        self.new_fields.update(fresh)
         if known is not None:
             self._note(stream, ordinal, b"", BadRecordError(f"new field: {', '.join(fresh)}", key), "warning")
 

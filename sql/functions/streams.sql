@@ -89,6 +89,11 @@ $$;
 comment on function syncline.records(text, text, bigint) is
 'The records of a stream as they were after the given load; raises SY102 where it was pruned.';
 
+create or replace function syncline.last_load(p_source text, p_stream text) returns bigint
+language sql stable
+as $$ select last_load from syncline.streams where source = p_source and stream = p_stream $$;
+comment on function syncline.last_load(text, text) is 'The newest load of a stream; null where it was never loaded.';
+
 create or replace function syncline.prune_stream(p_source text, p_stream text, p_keep integer, p_max_age interval default '30 days')
 returns bigint
 language plpgsql

@@ -189,7 +189,9 @@ def _sheets(dsn: str, folder: Path, count: int) -> None:
             "api_url": server.url,
         }
         _print(
-            f"google_sheets ({count:,} rows): syncline", count, _syncline(dsn, folder, "sheets", source, {"key": "id"})
+            f"google_sheets ({count:,} rows): syncline",
+            count,
+            _syncline(dsn, folder, "sheets", source, {"tab": "people", "key": "id"}),
         )
     finally:
         server.close()

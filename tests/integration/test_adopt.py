@@ -339,7 +339,7 @@ def test_a_run_of_the_same_source_is_waited_out(landed: Landed) -> None:
     with db.connect(landed.dsn) as other:
         migrate(other)
         control.claim_run(other, control.request_run(other, ["files"], [], {}, "manual"))
-        assert landed.refuse("old.people", "people") == (1, "run 1 of the same source is under way")
+        assert landed.refuse("old.people", "people") == (1, "run 1 of the same source is still under way")
         control.finish_run(other, "succeeded")
     assert {run["status"] for run in landed.done("runs")["runs"]} == {"succeeded", "cancelled"}
     assert landed.adopt("old.people", "people")["rows"] == 40

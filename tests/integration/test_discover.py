@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
@@ -290,6 +291,36 @@ def test_an_api_that_describes_itself(shop: Shop) -> None:
     report = shop.done("run", "api")
     assert {name: entity["rows"] for name, entity in report["entities"].items()} == {"people": 30, "visits": 50}
     assert shop.done("discover", "api", "--diff")["drift"] is False
+
+
+def test_why_a_stream_has_no_model(shop: Shop) -> None:
+    """What the API says to a stream is told instead of a model, and one that cannot be read is not declared."""
+    listed = {"type": "object", "properties": {"data": {"type": "array", "items": {"type": "object"}}}}
+    answer = {"get": {"responses": {"200": {"content": {"application/json": {"schema": listed}}}}}}
+    document = {"openapi": "3.0.0", "info": {}, "paths": {"/people": answer, "/visits": answer}}
+    shop.api.answer = lambda path, _: Reply(document) if path == "openapi.json" else Reply({}, 403)
+    found = shop.done("discover", "api")
+    assert [(row["stream"], row["is_new"], row["written"]) for row in found["streams"]] == [
+        ("visits", False, []),
+        ("people", False, []),
+    ]
+    assert all("answered 403" in row["problem"] for row in found["streams"])
+    assert shop.sources.read_text() == SOURCES
+    assert "answered 403" in " ".join(shop.call("discover", "api").stdout.split())
+
+
+def test_secrets_that_a_tap_says(shop: Shop) -> None:
+    """What a tap says before it fails is told without the secrets of a source that is yet to be declared."""
+    says = "import json, sys; sys.exit('refused: ' + json.load(open(sys.argv[-1]))['token'])"
+    (shop.root / "tap.py").write_text(says)
+    with (shop.root / ".env").open("a") as file:
+        file.write("CRM_TOKEN=another-token-that-must-not-show\n")
+    command = f"command=[{sys.executable}, tap.py, --discover]"
+    config = 'config={token: "${CRM_TOKEN}"}'
+    result = shop.call("discover", "crm", "--connector", "singer", "--set", command, "--set", config)
+    assert result.exit_code == 1
+    assert "its last lines: refused: ${CRM_TOKEN}" in " ".join(result.stderr.split())
+    assert "must-not-show" not in result.output
 
 
 def test_files_are_found(shop: Shop) -> None:

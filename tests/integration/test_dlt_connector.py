@@ -360,7 +360,7 @@ def test_resource_that_is_not_there(source: Source) -> None:
 
 
 def test_discover(source: Source) -> None:
-    """Resources come with key, columns and a sample; one that fails is listed all the same."""
+    """Resources come with key, columns and a sample; one that fails is listed all the same and says why."""
     dlt_shop.shelf["items"] = {"people": [PEOPLE] * 100, "orders": [*ORDERS, ValueError(VALUE)]}
     found = {one.name: one for one in source.connector().discover()}
     assert list(found) == ["orders", "people", "Stock Levels", "names", "snapshot", "parallel"]
@@ -369,7 +369,9 @@ def test_discover(source: Source) -> None:
     assert found["Stock Levels"].settings == {"resource": "Stock Levels", "key": ["shop", "id"]}
     assert len(found["people"].records) == 100
     assert [json.loads(record)["id"] for record in found["orders"].records] == [1, 2]
-    assert VALUE not in "".join(source.context.lines)
+    assert (found["orders"].problem or "").startswith("orders: ValueError in ")
+    assert VALUE not in (found["orders"].problem or "")
+    assert found["people"].problem is None
 
 
 # SQL databases

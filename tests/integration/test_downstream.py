@@ -41,6 +41,15 @@ def test_a_model_that_failed_is_built_once_it_is_mended(bench: Bench) -> None:
     assert counted(bench) == (49, "new")
 
 
+def test_what_is_published_is_announced_though_a_model_fails(bench: Bench) -> None:
+    """Listeners hear of a publication whatever becomes of the models behind it."""
+    bench.write_model("counts", COUNTS.replace("min(name)", "min(nome)"))
+    with bench.connect() as listener:
+        listener.execute("listen syncline_published")
+        bench.fail()
+        assert [note.channel for note in listener.notifies(timeout=5, stop_after=1)] == ["syncline_published"]
+
+
 def test_a_model_that_was_dropped_is_made_again(bench: Bench) -> None:
     """What is not there is behind."""
     bench.write_model("counts", COUNTS)

@@ -155,10 +155,12 @@ def test_a_list_where_one_object_is_expected(shop: Shop) -> None:
 
 
 def test_a_parent_that_is_not_found(shop: Shop) -> None:
-    """A parent's 404 ends the load, with its address; where it says so it means no children."""
+    """A parent's 404 ends the load and says which it is, without its value; where it says so it means no children."""
     shop.configure({}, classes={}, students=CHILD)
-    shop.api.answer = school([1, 2], **{"1": [{"id": 1}]})
-    assert "/classes/2/students: not found" in load(shop)["message"]
+    shop.api.answer = school([1, SECRET], **{"1": [{"id": 1}]})
+    message = load(shop)["message"]
+    assert "/classes/{resources.classes.id}/students (record 2 of classes, by _key): not found" in message
+    assert SECRET not in message
     assert shop.live("students") == []
     shop.configure({}, classes={}, students=CHILD | {"response_actions": [{"status_code": 404, "action": "ignore"}]})
     assert load(shop) == {}

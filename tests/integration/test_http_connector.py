@@ -355,9 +355,19 @@ def test_page_that_comes_again(api: Api, paginator: dict[str, Any]) -> None:
     ],
 )
 def test_pages_that_go_round_in_a_circle(api: Api, paginator: dict[str, str], following: list[str]) -> None:
-    """A cursor or address that was there before is an error, however long the circle."""
+    """A cursor or address that was there before is an error."""
     api.answer = lambda request: Reply({"data": rows(len(api.requests), len(api.requests)), "next": following.pop(0)})
     assert "go round in a circle" in api.fail({"paginator": paginator}).message
+
+
+def test_circle_behind_many_pages(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the last pages are remembered: a circle is noticed once all of it lies among them."""
+    monkeypatch.setattr("syncline.connectors.http.reading._REMEMBERED", 3)
+    api.answer = lambda request: Reply(
+        {"data": rows(len(api.requests), len(api.requests)), "next": "abcdefagag"[len(api.requests) - 1]}
+    )
+    assert "go round in a circle" in api.fail({"paginator": {"type": "cursor", "cursor_path": "next"}}).message
+    assert len(api.requests) == 9
 
 
 # Refusals and failures

@@ -17,17 +17,6 @@ from syncline.errors import SourceError, SourceUnavailableError
 from tests.http_api import SECRET, Api, Reply, Request, rows
 
 
-class Notes(Context):
-    """A project without a database that keeps what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__(Path())
-        self.lines: list[str] = []
-
-    def log(self, line: str) -> None:
-        self.lines.append(line)
-
-
 @pytest.fixture
 def api() -> Iterator[Api]:
     api = Api()
@@ -48,13 +37,13 @@ def serve(api: Api, **paths: Any) -> None:
 
 def discover(api: Api, **source: Any) -> dict[str, Found]:
     settings = {"base_url": f"{api.url}/v1", "retries": 1, "auth": {"type": "bearer", "token": SECRET}, **source}
-    notes = Notes()
-    connector = HttpConnector(convert(settings, HttpSource, "source"), notes)
+    connector = HttpConnector(convert(settings, HttpSource, "source"), Context(Path()))
     try:
-        return {found.name: found for found in connector.discover()}
+        listed = {found.name: found for found in connector.discover()}
     finally:
         connector.close()
-        assert SECRET not in " ".join(notes.lines)
+    assert SECRET not in " ".join(found.problem or "" for found in listed.values())
+    return listed
 
 
 PEOPLE = {"type": "array", "items": {"$ref": "#/components/schemas/Person"}}
@@ -91,7 +80,10 @@ OPENAPI = {
 
 @pytest.mark.parametrize("form", ["json", "yaml"])
 def test_openapi(api: Api, form: str) -> None:
-    """Each endpoint that lists objects and needs nothing is a stream, with key, selector, paginator and records."""
+    """Each endpoint that lists objects and needs nothing is a stream, with key, selector, paginator and records.
+
+    One that cannot be read comes last and says why.
+    """
     document = Reply(OPENAPI) if form == "json" else Reply(yaml.safe_dump(OPENAPI).encode())
     page = {"page": 0, "total_pages": 3, "items": rows(1, 2)}
     serve(
@@ -102,7 +94,9 @@ def test_openapi(api: Api, form: str) -> None:
         v1__broken=Reply(status=403),
     )
     found = discover(api)
-    assert sorted(found) == ["groups_people", "people"]
+    assert list(found) == ["people", "groups_people", "broken"]
+    assert "answered 403" in (found["broken"].problem or "")
+    assert (found["broken"].records, found["people"].problem) == ([], None)
     assert found["people"].settings == {"path": "/people", "key": "id"}
     assert [json.loads(record) for record in found["people"].records] == rows(1, 3)
     assert found["groups_people"].settings == {
@@ -139,7 +133,8 @@ def test_swagger(api: Api) -> None:
 def test_openapi_url(api: Api) -> None:
     """Where it is set nothing else is tried; what is no such document there is an error."""
     serve(api, docs__api=OPENAPI, v1__people=rows(1, 1), other=rows(1, 1))
-    assert sorted(discover(api, openapi_url=f"{api.url}/docs/api")) == ["people"]
+    found = discover(api, openapi_url=f"{api.url}/docs/api")
+    assert [name for name, one in found.items() if one.records] == ["people"]
     assert api.requests[0].path == "/docs/api"
     with pytest.raises(SourceError, match="no OpenAPI or Swagger document"):
         discover(api, openapi_url=f"{api.url}/other")
@@ -171,5 +166,6 @@ def test_nothing_to_go_by(api: Api) -> None:
     with pytest.raises(SourceError, match="neither an OpenAPI document") as caught:
         discover(api)
     assert "openapi_url" in (caught.value.hint or "")
+    assert caught.value.message.endswith("not found: answered 404 Not Found")
     with pytest.raises(SourceUnavailableError, match="refused"):
         discover(api, base_url="http://127.0.0.1:9")

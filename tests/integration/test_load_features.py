@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from syncline import db
-from tests.projects import Bench
+from tests.projects import SOURCES, Bench, Watcher
 
 PUSHED = """
 sources:
@@ -143,3 +143,47 @@ def test_an_interrupt_ends_the_load_within_a_page(bench: Bench) -> None:
     assert "interrupted" in out + err
     assert bench.revisions() == before
     assert bench.runs()[-1]["status"] == "failed"
+
+
+def test_a_trial_leaves_out_what_would_stay_twice(bench: Bench) -> None:
+    """Records that append have no key to be recognized by: a trial does not load them."""
+    bench.write(
+        bench.models / "log.yml",
+        "sources: [{name: log, schema: raw_log, config: {meta: {syncline: {connector: file, path: data}}},"
+        " tables: [{name: lines, config: {meta: {syncline: {path: visits.jsonl, append: true}}}}]}]",
+    )
+    watcher = Watcher()
+    bench.run("log", steps=("load",), limit=1, watcher=watcher)
+    assert "a trial leaves out streams that append" in watcher.notes
+    assert bench.value("select count(*) from syncline.loads") == 0
+    bench.sync("log", steps=("load",))
+    assert len(bench.live("log.lines")) == 2
+
+
+def test_increments_that_come_again_are_not_appended(bench: Bench) -> None:
+    """The newest records of an API come with every increment: appended, they would be there again and again."""
+    bench.write(
+        bench.models / "sources.yml",
+        SOURCES.replace(
+            "{path: /people, key: id}",
+            "{path: /people, append: true, incremental: {cursor_path: id, start_param: since, initial_value: 0}}",
+        ),
+    )
+    error = bench.fail(steps=("load",))
+    assert (error.exit_code, "appends increments" in error.message) == (2, True)
+
+
+def test_a_child_needs_its_parent(bench: Bench) -> None:
+    """A child whose parent was never loaded is refused: no parents would be no children, and all would be gone."""
+    bench.write(
+        bench.models / "sources.yml",
+        SOURCES.replace(
+            "      - name: people\n",
+            "      - name: pets\n"
+            '        config: {meta: {syncline: {path: "/people/{resources.people.id}/pets", key: id}}}\n'
+            "      - name: people\n",
+            1,
+        ),
+    )
+    error = bench.fail(steps=("load",), streams=("pets",))
+    assert (error.exit_code, error.message) == (2, "shop.people was never loaded, and other streams take its records")

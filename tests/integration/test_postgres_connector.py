@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,32 @@ def test_a_fetch_goes_on_behind_any_page(replica: Replica) -> None:
         seen += len(page.records)
         rest = [r for left in replica.pages(INCREMENTAL, position=page.position) for r in left.records]
         assert rest == whole[seen:]
+
+
+def test_rows_without_a_key_are_no_place_to_go_on_from(replica: Replica) -> None:
+    """Where only the column orders the rows, a cut among equal ones could lose some: the fetch begins anew."""
+    fill(replica, 1, 3)
+    stream = replace(STREAM, key=())
+    connector = replica.open()
+    shape = convert(INCREMENTAL, PostgresStream, "stream")
+    assert [page.position for page in connector.read(Fetch(stream=stream, settings=shape))] == [None]
+    connector.close()
+
+
+def test_an_increment_needs_the_columns_it_goes_by(replica: Replica) -> None:
+    """A cursor or key that `columns` leaves out is named, before a record is taken."""
+    fill(replica, 1, 3)
+    error = replica.fail({"columns": ["name", "updated_at"], **INCREMENTAL})
+    assert error.message == "replica.people: column t.id does not exist"
+    assert "`columns`" in (error.hint or "")
+
+
+def test_values_in_an_error_are_not_shown(replica: Replica) -> None:
+    """What a function of the source says of a value stays there."""
+    replica.execute(
+        f"create function fail() returns int language plpgsql as $$ begin raise exception 'bad {SECRET}'; end $$"
+    )
+    assert "P0001" in replica.fail({"query": "select fail() as id"}).message
 
 
 def test_the_key_comes_from_the_catalog(replica: Replica) -> None:

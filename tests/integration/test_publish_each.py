@@ -114,6 +114,17 @@ def test_a_model_that_fails_holds_back_itself(shop: Bench) -> None:
     assert places(shop) == {"new"}
 
 
+def test_a_check_that_cannot_run_holds_back_what_it_judges(shop: Bench) -> None:
+    """A test whose SQL fails is a failure of its entity alone."""
+    shop.write(shop.tests / "broken.sql", "select nothing from {{ ref('prices') }}")
+    shop.write_lines("visits.jsonl", NEW_VISITS)
+    report = run_each(shop)
+    assert report["errors"][0]["message"].startswith(
+        "not all was published: prices: the test broken on prices could not"
+    )
+    assert places(shop) == {"new"}
+
+
 def test_a_dry_run_leaves_the_candidates_that_passed(shop: Bench) -> None:
     """What passed waits for `syncline publish`; what failed is withdrawn."""
     shop.write_lines("prices.csv", ["id,amount", "1,", "2,20"])

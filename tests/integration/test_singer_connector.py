@@ -453,6 +453,16 @@ def test_no_tap_outlives_its_load(tap: Tap, how: str) -> None:
     assert [file for file in note["files"] if Path(file).exists()] == []
 
 
+def test_no_tap_without_its_guard(tap: Tap, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tap whose guard the system does not start is ended: nobody would."""
+    # Longer than an argument may be.
+    monkeypatch.setattr("syncline.connectors.singer.process._GUARD", "#" * 200_000)
+    tap.source["command"] = [sys.executable, "-c", "import time; time.sleep(600)", str(tap.root)]
+    assert "cannot be started: Argument list too long" in tap.fail().message
+    commands = [file.read_bytes() for file in Path("/proc").glob("[0-9]*/cmdline") if file.exists()]
+    assert [command for command in commands if str(tap.root).encode() in command.split(b"\0")] == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_tap_outlives_its_runner(bench: Bench, tap: Tap, number: signal.Signals) -> None:
     """A runner that is killed leaves neither its tap behind nor the files with the tap's secrets."""
@@ -547,7 +557,15 @@ def test_discover(tap: Tap) -> None:
     assert [json.loads(record)["name"] for record in people.records] == ["Ada", "Bob"]
     assert (orders.name, orders.settings) == ("public-Orders", {"tap_stream": "public-Orders", "key": ["id", "at"]})
     assert (more.name, more.settings) == ("public_orders", {"tap_stream": "public_orders"})
-    assert more.records == []
+    assert (more.records, more.problem, orders.problem) == ([], None, None)
+
+
+def test_discover_of_a_stream_that_fails(tap: Tap) -> None:
+    """What a tap said that gave no records is the stream's problem."""
+    tap.script({"exit": 3})
+    (found,) = tap.connector().discover()
+    assert found.records == []
+    assert (found.problem or "").startswith("people: the tap ended with exit code 3")
 
 
 def test_property_that_the_tap_cannot_read(tap: Tap) -> None:

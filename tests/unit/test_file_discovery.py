@@ -88,7 +88,7 @@ def test_parquet_tells_its_types(tmp_path: Path) -> None:
 
 
 def test_file_that_cannot_be_read_costs_the_others_nothing(tmp_path: Path) -> None:
-    """A file that is cut off or empty has fewer records in its sample, or none."""
+    """A file that is cut off or empty has fewer records in its sample, or none, and says why."""
     for name, content in {
         "a.csv": b"",
         "b.parquet": b"PAR1",
@@ -97,7 +97,10 @@ def test_file_that_cannot_be_read_costs_the_others_nothing(tmp_path: Path) -> No
         "e.csv": b"id\n1\n",
     }.items():
         (tmp_path / name).write_bytes(content)
-    assert {name: found.records for name, found in discover(tmp_path).items()} == {
+    found = discover(tmp_path)
+    assert [name for name, one in found.items() if one.problem] == ["a", "b", "c", "d"]
+    assert "d.jsonl.gz is cut off or damaged" in (found["d"].problem or "")
+    assert {name: one.records for name, one in found.items()} == {
         "a": [],
         "b": [],
         "c": [],

@@ -322,4 +322,5 @@ def test_package_that_is_missing(
     with pytest.raises(ConfigurationError) as caught:
         read(tmp_path, write(tmp_path, name, b"x"))
     assert caught.value.hint == f"pip install '{extra}'"
+    assert name in caught.value.message
     assert read(tmp_path, write(tmp_path, "a.csv", b"id\n1\n")) == [b'{"id":"1"}']

@@ -11,7 +11,7 @@ RUNNER = Path(__file__).parents[2] / "runner" / "syncline"
 
 LAYERS = [
     ["errors"],
-    ["paths", "dbt_errors"],
+    ["paths", "dbt_errors", "masking"],
     ["config"],
     ["db", "watcher"],
     ["connectors"],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,3 +41,34 @@ def test_hashes_and_small_exponents_are_clean(value: str) -> None:
 def test_no_large_exponent_is_overlooked(number: str, blank: str) -> None:
     """However a number with an exponent of five digits is written, its page is looked at closely."""
     assert not READER.is_clean([f'{{"id":1,"a":{blank}{number}}}'.encode()])
+
+
+def reader(always_without: tuple[str, ...], **settings: Any) -> RecordReader:
+    common = msgspec.convert({"key": "id", **settings}, StreamSettings)
+    keys = [common.key] if isinstance(common.key, str) else common.key or []
+    return RecordReader(Stream("s", "t", tuple(keys), common, {}, Path("sources.yml")), always_without)
+
+
+@pytest.mark.parametrize(
+    ("settings", "one", "other"),
+    [
+        ({"key": "_sdc_line"}, b'{"_sdc_line":1,"a":1}', b'{"_sdc_line":2,"a":1}'),
+        ({"key": "$.meta.id", "hash_without": ["meta"]}, b'{"meta":{"id":1}}', b'{"meta":{"id":2}}'),
+        (
+            {"deleted": {"path": "_sdc_deleted_at"}},
+            b'{"id":1,"_sdc_deleted_at":null}',
+            b'{"id":1,"_sdc_deleted_at":"x"}',
+        ),
+    ],
+)
+def test_what_tells_records_apart_counts(settings: dict[str, Any], one: bytes, other: bytes) -> None:
+    """Whatever is left out of the comparison, another key and another tombstone make another hash."""
+    found = reader(("_sdc_*",), **settings)
+    assert found.digest(one) != found.digest(other)
+
+
+def test_what_is_left_out_does_not_count() -> None:
+    """Fields that are named, and those of a pattern, may change without a change."""
+    found = reader(("_sdc_*",), hash_without=["seen.at"])
+    assert found.digest(b'{"id":1,"_sdc_x":1,"seen":{"at":1}}') == found.digest(b'{"seen":{"at":2},"id":1,"_sdc_y":2}')
+    assert found.digest(b'{"id":1,"a":1}') != found.digest(b'{"id":1,"a":2}')

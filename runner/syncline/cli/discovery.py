@@ -92,7 +92,7 @@ def _print_found(
         rows.append(
             {
                 "stream": finding.name,
-                "is_new": finding.declared is None,
+                "is_new": finding.is_new,
                 "records": finding.records,
                 "key": list(shape.key) if shape else [],
                 "fields": len(shape.columns) + len(shape.nested) if shape else 0,
@@ -115,7 +115,8 @@ def _print_found(
         row["key"] = ", ".join(row["key"]) or ("" if row["fields"] == 0 else "none: the content")
         parts = [f"{'would write' if dry_run else 'wrote'} {', '.join(row['written'])}"] if row["written"] else []
         parts += [f"kept {', '.join(row['kept'])}"] if row["kept"] else []
-        row["models"] = "; ".join(parts) or row["problem"] or "none: no records to tell its fields by"
+        parts += [row["problem"]] if row["problem"] else []
+        row["models"] = "; ".join(parts) or "none: no records to tell its fields by"
     headings = {"stream": "stream", "records": "sampled", "key": "key", "fields": "fields", "models": "models"}
     screen.print(rows_table(rows, headings) if rows else f"{source} has no streams")
     for row in rows:

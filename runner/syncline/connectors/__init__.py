@@ -16,6 +16,12 @@ from syncline.errors import ConfigurationError
 Cursor = dict[str, Any]
 """What a stream has to remember from one load to the next; JSON, saved in the transaction of its records."""
 
+PAGE_BYTES = 1 << 20
+"""A page is given once its records have so many bytes together, so that memory stays flat."""
+
+SAMPLE_RECORDS = 100
+"""So many records tell what those of a stream look like."""
+
 
 @dataclass(slots=True)
 class Page:
@@ -60,12 +66,14 @@ class Found:
 
     `settings` are those that the sources file would give it, `key` with them where the source tells it. `columns` are
     Postgres types by JSON path, in order, where the source tells them; others are inferred from `records`, a sample.
+    `problem` is the message of the error that cut the sample short, None where there was none.
     """
 
     name: str
     settings: dict[str, Any]
     records: list[bytes]
     columns: dict[str, str] | None = None
+    problem: str | None = None
 
 
 class Context:
@@ -89,13 +97,17 @@ class Context:
 class Connector:
     """Reads the streams of one source. Made once per run and source; `read` is called from one thread per stream.
 
-    A fetched connector takes part in every run; one that is not waits for records that others send.
+    A fetched connector takes part in every run; one that is not waits for records that others send. Exact increments
+    never bring a record again that did not change, so that a stream may append them. The settings named in
+    `identifying` say which of its source's a stream is: those that say the same are one.
     """
 
     SourceSettings: ClassVar[type[msgspec.Struct]]
     StreamSettings: ClassVar[type[msgspec.Struct]]
     is_fetched: ClassVar[bool] = True
+    has_exact_increments: ClassVar[bool] = False
     hash_without: ClassVar[tuple[str, ...]] = ()
+    identifying: ClassVar[tuple[str, ...]] = ("table",)
 
     def __init__(self, settings: Any, context: Context) -> None: ...
 

@@ -42,6 +42,7 @@ class PushedRecords(Connector):
     """Reads one push, into a stream of any source."""
 
     is_fetched = False
+    has_exact_increments = True
 
     def __init__(self, push: Push, context: Context) -> None:
         super().__init__(push, context)

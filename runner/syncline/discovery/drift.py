@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from syncline.config import Project, Source
-from syncline.discovery.finding import Finding, wanted_of
+from syncline.discovery.finding import StreamFinding, wanted_of
 from syncline.discovery.infer import Shape, family_of, fits, value_at
 from syncline.discovery.models import Mapped, Model, read_models
 
@@ -25,14 +25,14 @@ class Drift:
     declared: str | None = None
 
 
-def compare(project: Project, source: Source, findings: Sequence[Finding]) -> list[Drift]:
+def compare(project: Project, source: Source, findings: Sequence[StreamFinding]) -> list[Drift]:
     """Return the differences between what was found and what the project has, in the order of the findings."""
     models = read_models(project)
     drifts = []
     for finding in wanted_of(findings):
         if finding.is_gone:
             drifts.append(Drift(finding.name, "gone_stream"))
-        elif finding.declared is None:
+        elif finding.is_new:
             drifts.append(Drift(finding.name, "new_stream"))
         elif finding.shape is not None:
             reading = [model for model in models.values() if (source.name, finding.name) in model.streams]

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+import json
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from syncline.config import Project, Source, Stream
-from syncline.connectors import Connector, Fetch, Found, Page, open_connector, stream_settings
+from syncline.connectors import SAMPLE_RECORDS, Connector, Fetch, Found, Page, open_connector, stream_settings
 from syncline.discovery.infer import Shape, infer_shape
 from syncline.discovery.names import entity_name, unique_name
-from syncline.errors import ConfigurationError, SourceError, SourceUnavailableError
-
-_SAMPLE_RECORDS = 200
-# The settings of streams that say which one of a source's it is.
-_PLACES = frozenset({"table", "path", "sheet", "tab", "resource", "tap_stream"})
+from syncline.errors import ConfigurationError, SourceError, SourceUnavailableError, SynclineError
+from syncline.masking import Mask
 
 
 @dataclass(slots=True)
-class Finding:
+class StreamFinding:
     """A stream that the source has: its declaration, if there is one, else the settings that it would get.
 
-    `shape` is None where there is nothing to infer from. `problem` says why a declared stream was not read, `is_gone`
-    whether that was the source's doing. One that is not `is_wanted` was found beside those that were asked for.
+    `shape` is None where there is nothing to infer from. `problem` says why it was not read, or not to the end of the
+    sample, `is_gone` whether a declared stream was not read by the source's doing. One that is not `is_wanted` was
+    found beside those that were asked for.
     """
 
     name: str
@@ -39,14 +38,40 @@ class Finding:
     def records(self) -> int:
         return len(self.shape.records) if self.shape else 0
 
+    @property
+    def is_new(self) -> bool:
+        """Whether it is to be declared; one that nothing is known of would only make each run fail."""
+        return self.declared is None and (self.shape is not None or self.problem is None)
 
-def look(project: Project, source: Source, only: Sequence[str] = ()) -> list[Finding]:
+
+def look(project: Project, source: Source, only: Sequence[str] = ()) -> list[StreamFinding]:
     """Return the streams that the live source has, and those that are declared, each with a sample's shape.
 
     `only` names the streams that are wanted; none for all. Raises SourceError where the source cannot be asked,
     ConfigurationError where its connector cannot tell and no stream is declared either, or where a stream of `only` is
-    not there.
+    not there. No error shows a secret of the source's.
     """
+    mask = _mask_of(project, source)
+    try:
+        return _look(project, source, only, mask)
+    except SynclineError as error:
+        raise type(error)(mask(error.message), mask(error.hint or "") or None) from None
+
+
+def wanted_of(findings: Sequence[StreamFinding]) -> list[StreamFinding]:
+    """Return the findings that were asked for."""
+    return [finding for finding in findings if finding.is_wanted]
+
+
+def _mask_of(project: Project, source: Source) -> Callable[[str], str]:
+    """Return what takes secrets out of a text; the project does not know those of a source yet to be declared."""
+    declared = json.dumps(source.settings, default=str)
+    names = [name for name in project.environment if f"${{{name}}}" in declared]
+    own = Mask(names, project.environment)
+    return lambda text: project.mask(own(text))
+
+
+def _look(project: Project, source: Source, only: Sequence[str], mask: Callable[[str], str]) -> list[StreamFinding]:
     connector = open_connector(project, source)
     try:
         findings = _find(source, connector, only)
@@ -54,6 +79,8 @@ def look(project: Project, source: Source, only: Sequence[str] = ()) -> list[Fin
         for stream in source.streams.values():
             if stream.name not in matched and (not only or stream.name in only):
                 findings.append(_sample(project, source, connector, stream))
+        for finding in findings:
+            finding.problem = mask(finding.problem) if finding.problem else None
     finally:
         connector.close()
     missing = sorted(set(only) - {finding.name for finding in findings})
@@ -63,18 +90,15 @@ def look(project: Project, source: Source, only: Sequence[str] = ()) -> list[Fin
     return findings
 
 
-def wanted_of(findings: Sequence[Finding]) -> list[Finding]:
-    """Return the findings that were asked for."""
-    return [finding for finding in findings if finding.is_wanted]
-
-
-def _find(source: Source, connector: Connector, only: Sequence[str]) -> list[Finding]:
-    findings: list[Finding] = []
+def _find(source: Source, connector: Connector, only: Sequence[str]) -> list[StreamFinding]:
+    findings: list[StreamFinding] = []
     taken: set[str] = set()
     known = set(source.streams)
     try:
         for found in connector.discover():
-            declared = _declaration(source, found)
+            declared = _declaration(source, connector, found)
+            if declared is not None and found.problem and not (found.records or found.columns):
+                continue  # its own settings may read it
             name = declared.name if declared else unique_name(entity_name(source.name, found.name), taken | known)
             taken.add(name)
             findings.append(_finding(name, found, declared, is_wanted=not only or name in only))
@@ -93,9 +117,9 @@ def _find(source: Source, connector: Connector, only: Sequence[str]) -> list[Fin
     return findings
 
 
-def _declaration(source: Source, found: Found) -> Stream | None:
+def _declaration(source: Source, connector: Connector, found: Found) -> Stream | None:
     """Return the declared stream that reads the place that a found one does, whatever their names."""
-    place = {name: str(value).strip("/") for name, value in found.settings.items() if name in _PLACES}
+    place = {name: str(value).strip("/") for name, value in found.settings.items() if name in connector.identifying}
     schema = source.settings.get("schema", "public")
     same_name = entity_name(source.name, found.name)
     for stream in source.streams.values():
@@ -110,7 +134,7 @@ def _declaration(source: Source, found: Found) -> Stream | None:
     return None
 
 
-def _finding(name: str, found: Found, declared: Stream | None, *, is_wanted: bool) -> Finding:
+def _finding(name: str, found: Found, declared: Stream | None, *, is_wanted: bool) -> StreamFinding:
     key = _declared_key(found, declared)
     shape = None
     if found.records or found.columns:
@@ -119,7 +143,7 @@ def _finding(name: str, found: Found, declared: Stream | None, *, is_wanted: boo
     if "key" not in settings and shape is not None:
         settings["key"] = (shape.key[0] if len(shape.key) == 1 else list(shape.key)) if shape.key else "none"
     settings.setdefault("key", "none")
-    return Finding(name, settings, shape, declared, is_wanted=is_wanted)
+    return StreamFinding(name, settings, shape, declared, found.problem, is_wanted=is_wanted)
 
 
 def _declared_key(found: Found, declared: Stream | None) -> tuple[str, ...] | None:
@@ -131,23 +155,23 @@ def _declared_key(found: Found, declared: Stream | None) -> tuple[str, ...] | No
     return () if key == "none" else (key,) if isinstance(key, str) else tuple(key)
 
 
-def _sample(project: Project, source: Source, connector: Connector, stream: Stream) -> Finding:
+def _sample(project: Project, source: Source, connector: Connector, stream: Stream) -> StreamFinding:
     """Return a declared stream that the connector did not name, by its first records."""
     records: list[bytes] = []
     problem, is_gone = None, False
     try:
         pages = connector.read(Fetch(stream=stream, settings=stream_settings(project, source, stream)))
         with closing(_readable(pages)) as readable:
-            records = list(islice(readable, _SAMPLE_RECORDS))
+            records = list(islice(readable, SAMPLE_RECORDS))
     except SourceUnavailableError:
         raise
     except (SourceError, ConfigurationError) as error:
-        problem, is_gone = project.mask(error.message), isinstance(error, SourceError)
+        problem, is_gone = error.message, isinstance(error, SourceError)
     except NotImplementedError:
         problem = f"the connector {source.connector} waits for records that others send"
     key = None if stream.common.key is None else stream.key
     shape = infer_shape(stream.name, records, key) if records else None
-    return Finding(stream.name, dict(stream.settings), shape, stream, problem, is_gone)
+    return StreamFinding(stream.name, dict(stream.settings), shape, stream, problem, is_gone)
 
 
 def _readable(pages: Iterator[Page]) -> Generator[bytes]:

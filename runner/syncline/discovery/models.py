@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from syncline.config import Project
+from syncline.config import Project, model_folders, read_model_yaml
 
 _SOURCE = re.compile(r"""source\(\s*['"](\w+)['"]\s*,\s*['"](\w+)['"]\s*\)""")
 _TYPED = re.compile(
@@ -42,12 +39,12 @@ class Model:
 
 def model_folder(project: Project) -> Path:
     """Return the first folder of the project's models."""
-    return _folders(project)[0]
+    return model_folders(project.root)[0]
 
 
 def read_models(project: Project) -> dict[str, Model]:
     """Return the project's models by name."""
-    files = [file for folder in _folders(project) for file in sorted(folder.rglob("*.sql"))]
+    files = [file for folder in model_folders(project.root) for file in sorted(folder.rglob("*.sql"))]
     return {file.stem: parse_model(file.stem, file.read_text(encoding="utf-8")) for file in files}
 
 
@@ -70,20 +67,5 @@ def parse_model(name: str, text: str) -> Model:
 
 def described_models(project: Project) -> set[str]:
     """Return the models that some YAML file of the project describes."""
-    found = set()
-    for folder in _folders(project):
-        for file in _yaml_files(folder):
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-            models = content.get("models") if isinstance(content, dict) else None
-            found |= {str(model.get("name")) for model in models or [] if isinstance(model, dict)}
-    return found
-
-
-def _folders(project: Project) -> list[Path]:
-    settings = yaml.safe_load((project.root / "dbt_project.yml").read_text(encoding="utf-8"))
-    return [project.root / folder for folder in settings.get("model-paths") or ["models"]]
-
-
-def _yaml_files(folder: Path) -> Iterator[Path]:
-    yield from folder.rglob("*.yml")
-    yield from folder.rglob("*.yaml")
+    models = [model for _, content in read_model_yaml(project.root) for model in content.get("models") or []]
+    return {str(model.get("name")) for model in models if isinstance(model, dict)}

@@ -12,7 +12,7 @@ import yaml
 from syncline.config import Project, Source, model_names
 from syncline.connectors import check_settings
 from syncline.discovery import texts
-from syncline.discovery.finding import Finding, wanted_of
+from syncline.discovery.finding import StreamFinding, wanted_of
 from syncline.discovery.infer import Column, Nested, value_at
 from syncline.discovery.models import Model, described_models, model_folder, parse_model, read_models
 from syncline.discovery.names import entity_name, singular, unique_name
@@ -21,7 +21,7 @@ from syncline.errors import ConfigurationError
 
 
 @dataclass(slots=True)
-class Entity:
+class PlannedEntity:
     """A model for a stream: one that is there (`text` is None), or one to be written."""
 
     name: str
@@ -35,16 +35,16 @@ class Plan:
     """What is to be written, by path relative to the project: whole texts of files; and the entities by stream."""
 
     files: dict[Path, str] = field(default_factory=dict)
-    entities: list[Entity] = field(default_factory=list)
+    entities: list[PlannedEntity] = field(default_factory=list)
 
 
-def plan(project: Project, source: Source, findings: Sequence[Finding]) -> Plan:
+def plan(project: Project, source: Source, findings: Sequence[StreamFinding]) -> Plan:
     """Return what to write so that each finding is a stream with a model; what is there is left as it is."""
     made = Plan()
     folder = model_folder(project) / source.name
     models = read_models(project)
     taken = model_names(project.root)
-    shapes: dict[str, tuple[Finding, Nested | None]] = {}
+    shapes: dict[str, tuple[StreamFinding, Nested | None]] = {}
     for finding in wanted_of(findings):
         for entity, nested in _entities(source, finding, models, taken):
             made.entities.append(entity)
@@ -96,7 +96,9 @@ def new_source(project: Project, name: str, connector: str, settings: Sequence[s
     return source
 
 
-def declare(project: Project, source: Source, findings: Sequence[Finding], *, is_new: bool = False) -> tuple[Path, str]:
+def declare(
+    project: Project, source: Source, findings: Sequence[StreamFinding], *, is_new: bool = False
+) -> tuple[Path, str]:
     """Return the file that declares the source, and its text with the streams that it lacks.
 
     A source that `is_new` is put into the file itself.
@@ -106,7 +108,7 @@ def declare(project: Project, source: Source, findings: Sequence[Finding], *, is
     if is_new:
         settings = {"connector": source.connector, **source.settings}
         text = append_items(text, ["sources"], [texts.source_text(source.name, settings)], str(source.file))
-    missing = [finding for finding in wanted_of(findings) if finding.declared is None]
+    missing = [finding for finding in wanted_of(findings) if finding.is_new]
     if missing:
         items = [texts.stream_text(source.name, f.name, f.settings, f.shape) for f in missing]
         text = append_items(text, ["sources", _place(text, source.name), "tables"], items, str(source.file))
@@ -119,24 +121,24 @@ def _place(text: str, name: str) -> int:
 
 
 def _entities(
-    source: Source, finding: Finding, models: Mapping[str, Model], taken: set[str]
-) -> Iterator[tuple[Entity, Nested | None]]:
+    source: Source, finding: StreamFinding, models: Mapping[str, Model], taken: set[str]
+) -> Iterator[tuple[PlannedEntity, Nested | None]]:
     """Yield the entities of a stream, those that are there first; `taken` are names of models, and gets theirs."""
     shape, stream = finding.shape, finding.name
     there = [model for model in models.values() if (source.name, stream) in model.streams]
     for model in there:
-        yield Entity(model.name, stream, None), None
+        yield PlannedEntity(model.name, stream, None), None
     if shape is None or not shape.columns:
         return
     if not any(not model.lists for model in there):
         name = _entity_name(source, stream, taken)
         taken.add(name)
-        yield Entity(name, stream, texts.model_text(source.name, stream, shape)), None
+        yield PlannedEntity(name, stream, texts.model_text(source.name, stream, shape)), None
     for nested in shape.nested:
         if not any(nested.path in model.lists or _covers(model, nested.path) for model in there):
             name = _entity_name(source, f"{stream}_{nested.path}", taken)
             taken.add(name)
-            yield Entity(name, stream, texts.nested_text(source.name, stream, shape, nested)), nested
+            yield PlannedEntity(name, stream, texts.nested_text(source.name, stream, shape, nested)), nested
 
 
 def _covers(model: Model, path: str) -> bool:
@@ -158,7 +160,7 @@ class _Target:
     keys: frozenset[str]
 
 
-def _targets(source: Source, findings: Sequence[Finding], models: Mapping[str, Model]) -> dict[str, _Target]:
+def _targets(source: Source, findings: Sequence[StreamFinding], models: Mapping[str, Model]) -> dict[str, _Target]:
     """Return the streams that a field may refer to, by their names in the singular."""
     targets = {}
     for finding in findings:
@@ -175,7 +177,7 @@ def _targets(source: Source, findings: Sequence[Finding], models: Mapping[str, M
 
 
 def _describe(
-    source: Source, entity: Entity, finding: Finding, nested: Nested | None, targets: Mapping[str, _Target]
+    source: Source, entity: PlannedEntity, finding: StreamFinding, nested: Nested | None, targets: Mapping[str, _Target]
 ) -> str:
     shape = finding.shape
     if shape is None:

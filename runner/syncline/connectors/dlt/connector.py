@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from syncline.config import Stream
-from syncline.connectors import Connector, Context, Fetch, Found, Page
+from syncline.connectors import SAMPLE_RECORDS, Connector, Context, Fetch, Found, Page
 from syncline.connectors.dlt.items import Records
 from syncline.connectors.dlt.source import (
     SourceFunction,
@@ -22,8 +22,6 @@ from syncline.connectors.dlt.source import (
     select,
 )
 from syncline.errors import SourceError, SynclineError
-
-_SAMPLE_RECORDS = 100
 
 _TYPES = {
     "text": "text",
@@ -59,10 +57,10 @@ class DltConnector(Connector):
 
     SourceSettings = DltSource
     StreamSettings = DltStream
+    identifying = ("resource",)
 
     def __init__(self, settings: DltSource, context: Context) -> None:
         self._function = SourceFunction(settings.resource, settings.arguments, context.root.resolve())
-        self._context = context
         self._lock = threading.Lock()
         self._increments: dict[str, bool] = {}
 
@@ -101,7 +99,7 @@ class DltConnector(Connector):
         yield page
 
     def discover(self) -> Iterator[Found]:
-        """Yield the source's resources with their hints and some records; one that fails has no records."""
+        """Yield the source's resources with their hints and some records; where one fails, why."""
         for name in self._function.open({}).selected_resources:
             state: State = {}
             source = self._function.open(state)
@@ -110,7 +108,8 @@ class DltConnector(Connector):
             settings: dict[str, Any] = {"resource": name}
             if keys:
                 settings["key"] = keys[0] if len(keys) == 1 else keys
-            yield Found(name=name, settings=settings, records=self._sample(source, state, name), columns=columns)
+            records, problem = self._sample(source, state, name)
+            yield Found(name=name, settings=settings, records=records, columns=columns, problem=problem)
 
     def _read(self, source: Any, state: State, records: Records, place: str) -> Iterator[Page]:
         items = iterate(source, state)
@@ -130,16 +129,18 @@ class DltConnector(Connector):
         finally:
             items.close()  # type: ignore[attr-defined]
 
-    def _sample(self, source: Any, state: State, name: str) -> list[bytes]:
+    def _sample(self, source: Any, state: State, name: str) -> tuple[list[bytes], str | None]:
+        """Return the resource's first records, and what went wrong behind them."""
         records = Records()
         found: list[bytes] = []
+        problem = None
         try:
             for page in self._read(source, state, records, name):
                 found = page.records
                 break
         except SynclineError as error:
-            self._context.log(error.message)
-        return [*found, *records.last().records][:_SAMPLE_RECORDS]
+            problem = error.message
+        return [*found, *records.last().records][:SAMPLE_RECORDS], problem
 
 
 def _is_increment(resource: Any) -> bool:

@@ -9,10 +9,9 @@ from typing import Any
 
 import msgspec
 
-from syncline.connectors import Page
+from syncline.connectors import PAGE_BYTES, Page
 
 PAGE_RECORDS = 10_000
-PAGE_BYTES = 1 << 20
 
 
 class Records:

@@ -7,7 +7,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import PurePosixPath
 from shutil import copyfileobj
@@ -86,16 +86,23 @@ def _buffered(content: Any) -> BufferedReader:
 
 def _zstd(place: str) -> Any:
     try:
-        if sys.version_info >= (3, 14):
-            from compression import zstd
-        else:
-            from backports import zstd
+        return _import_zstd()
     except ImportError:
         raise ConfigurationError(f"{place}: zstd needs a package", "pip install 'syncline[files]'") from None
+
+
+def _import_zstd() -> Any:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
     return zstd
 
 
 def _damages(kind: str) -> tuple[type[Exception], ...]:
     """Return what says that a file is not whole."""
-    own: tuple[type[Exception], ...] = (_zstd("").ZstdError,) if kind == "zstd" else ()
-    return (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, *own)
+    damages: tuple[type[Exception], ...] = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile)
+    if kind == "zstd":
+        with suppress(ImportError):  # what is raised then says itself what is missing, and for which file
+            damages += (_import_zstd().ZstdError,)
+    return damages

@@ -74,8 +74,10 @@ class FileStream(msgspec.Struct, frozen=True, kw_only=True):
 class FileConnector(Connector):
     """Reads files. A stream with `append` brings the files that no load before has read; any other brings all."""
 
+    has_exact_increments = True
     SourceSettings = FileSource
     StreamSettings = FileStream
+    identifying = ("path", "sheet")
 
     def __init__(self, settings: FileSource, context: Context) -> None:
         self._settings = settings

@@ -9,9 +9,9 @@ from itertools import chain, islice
 
 import msgspec
 
-from syncline.connectors import Page
+from syncline.connectors import PAGE_BYTES, Page
 from syncline.connectors.file.csv_dialect import Dialect, cut_cells, sniff
-from syncline.connectors.json_text import BLOCK_BYTES, RECORD_BYTES
+from syncline.connectors.json_text import RECORD_BYTES
 from syncline.errors import ConfigurationError, SourceError
 
 # Python's limit for one cell, 128 KB, is for the whole process; ours is the record's.
@@ -70,7 +70,7 @@ def read_rows(file: BufferedReader, form: CsvForm, place: str) -> Iterator[Page]
             raise SourceError(f"{place} is cut off: it ends within a quoted cell", "Fetch or write it again.")
         page.records.append(text)
         size += len(text)
-        if size >= BLOCK_BYTES:
+        if size >= PAGE_BYTES:
             yield page
             page, size = Page([]), 0
     if page.records:

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import PurePosixPath
 from typing import Any
 
-from syncline.connectors import Found
+from syncline.connectors import SAMPLE_RECORDS, Found
 from syncline.connectors.file.compression import seekable, split_suffix, unpacked
 from syncline.connectors.file.connector import FORMATS, FileStream, named_errors, read_file
 from syncline.connectors.file.excel import sheet_names
@@ -16,8 +16,6 @@ from syncline.connectors.file.parquet import parquet_columns
 from syncline.connectors.file.storage import Storage, StoredFile
 from syncline.connectors.sheet_rows import stream_name
 from syncline.errors import SourceError, SourceUnavailableError
-
-SAMPLE_RECORDS = 100
 
 # Dates, times and numbers, with what joins them.
 _NUMBERS = re.compile(r"\d+(?:[-_.T:]?\d+)*Z?")
@@ -45,12 +43,12 @@ def _find_in(storage: Storage, file: StoredFile, path: str, pattern: str, taken:
     except SourceUnavailableError:
         raise
     except SourceError:
-        columns, sheets = None, []
+        columns, sheets = None, []  # reading the sample will say what it is
     for sheet in sheets if len(sheets) > 1 else [None]:
         settings: dict[str, Any] = {"path": path} | ({} if sheet is None else {"sheet": sheet})
         name = stream_name(f"{_stem(pattern)} {sheet or ''}", taken)
-        records = _sample(storage, file, FileStream(**settings))
-        yield Found(name=name, settings=settings, records=records, columns=columns)
+        records, problem = _sample(storage, file, FileStream(**settings))
+        yield Found(name=name, settings=settings, records=records, columns=columns, problem=problem)
 
 
 def _describe(storage: Storage, file: StoredFile) -> tuple[dict[str, str] | None, list[str | None]]:
@@ -65,9 +63,10 @@ def _describe(storage: Storage, file: StoredFile) -> tuple[dict[str, str] | None
         return None, [*sheet_names(whole, place)]
 
 
-def _sample(storage: Storage, file: StoredFile, settings: FileStream) -> list[bytes]:
-    """Return the first records; those before what is wrong with a file that cannot be read."""
+def _sample(storage: Storage, file: StoredFile, settings: FileStream) -> tuple[list[bytes], str | None]:
+    """Return the first records, and what is wrong with a file that cannot be read behind them."""
     records: list[bytes] = []
+    problem = None
     try:
         with closing(read_file(storage, file, settings, file.name)) as pages:
             for page in pages:
@@ -76,10 +75,9 @@ def _sample(storage: Storage, file: StoredFile, settings: FileStream) -> list[by
                     break
     except SourceUnavailableError:
         raise
-    except SourceError:
-        # It costs the other files nothing, and the load will say what it is.
-        pass
-    return records[:SAMPLE_RECORDS]
+    except SourceError as error:
+        problem = error.message  # it costs the other files nothing
+    return records[:SAMPLE_RECORDS], problem
 
 
 def _stem(pattern: str) -> str:

@@ -8,8 +8,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from syncline.connectors import Page
-from syncline.connectors.json_text import BLOCK_BYTES
+from syncline.connectors import PAGE_BYTES, Page
 from syncline.connectors.sheet_rows import CellRange, header_names, parse_range
 from syncline.errors import ConfigurationError, SourceError
 
@@ -89,7 +88,7 @@ def _pages(header: Sequence[str], rows: Iterator[tuple[int, list[Any]]]) -> Iter
         if not any(value is not None for value in values):
             continue
         # A page's rows are in one piece.
-        if page.ordinal is not None and (number != page.ordinal + len(page.records) or size >= BLOCK_BYTES):
+        if page.ordinal is not None and (number != page.ordinal + len(page.records) or size >= PAGE_BYTES):
             yield page
             page, size = Page([]), 0
         page.ordinal = number if page.ordinal is None else page.ordinal

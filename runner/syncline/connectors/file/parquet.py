@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from syncline.connectors import Page
-from syncline.connectors.json_text import BLOCK_BYTES
+from syncline.connectors import PAGE_BYTES, Page
 from syncline.errors import ConfigurationError, SourceError
 
 _MOST_ROWS = 10_000
@@ -74,7 +73,7 @@ def _batch_rows(metadata: Any) -> int:
     groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
     size = sum(group.total_byte_size for group in groups) / max(metadata.num_rows, 1)
     # Its text is larger than what is stored, by a factor that nobody knows.
-    return int(min(max(BLOCK_BYTES / max(size, 1), 1), _MOST_ROWS))
+    return int(min(max(PAGE_BYTES / max(size, 1), 1), _MOST_ROWS))
 
 
 def _damaged(error: Exception, place: str) -> SourceError:

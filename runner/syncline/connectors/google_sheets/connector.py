@@ -9,17 +9,15 @@ from typing import Annotated, Any, Literal
 import httpx
 import msgspec
 
-from syncline.connectors import Connector, Context, Fetch, Found, Page
+from syncline.connectors import SAMPLE_RECORDS, Connector, Context, Fetch, Found, Page
 from syncline.connectors.google_sheets.auth import ServiceAccount
-from syncline.connectors.http.connector import RateLimit
-from syncline.connectors.http.transport import Limits, Transport, is_same_origin
+from syncline.connectors.http.addresses import is_same_origin, parse_url
+from syncline.connectors.http.transport import Limits, RateLimit, Transport
 from syncline.connectors.sheet_rows import CellRange, column_letters, header_names, parse_range, stream_name
 from syncline.errors import ConfigurationError, SourceError, SourceUnavailableError
 
 BLOCK_CELLS = 50_000
 """Cells asked for at a time: about a megabyte."""
-
-SAMPLE_ROWS = 100
 
 _ADDRESS = re.compile(r"https://[^/]+/spreadsheets/d/([A-Za-z0-9_-]+)(?:[/?#].*)?")
 _ID = re.compile(r"[A-Za-z0-9_-]+")
@@ -91,10 +89,11 @@ class GoogleSheetsConnector(Connector):
 
     SourceSettings = GoogleSheetsSource
     StreamSettings = GoogleSheetsStream
+    identifying = ("tab",)
 
     def __init__(self, settings: GoogleSheetsSource, context: Context) -> None:
         self._account = ServiceAccount(settings.credentials, context.root)
-        base = _parse_url(settings.api_url)
+        base = parse_url(settings.api_url, "api_url", "Leave it out, or write it as https://host.")
         self._url = base.copy_with(path=f"{base.path.rstrip('/')}/v4/spreadsheets/{_parse_id(settings.spreadsheet)}")
         limits = Limits(
             timeout=settings.timeout,
@@ -151,7 +150,7 @@ class GoogleSheetsConnector(Connector):
             except SourceError:
                 # An empty tab, or notes without a header.
                 continue
-            block = CellRange(1, 2, len(header), min(1 + SAMPLE_ROWS, tab.grid_properties.row_count))
+            block = CellRange(1, 2, len(header), min(1 + SAMPLE_RECORDS, tab.grid_properties.row_count))
             cells = self._read_cells(settings, block, place) if tab.grid_properties.row_count > 1 else []
             records = [record for page in _pages(header, cells, 2, skip_empty=True) for record in page.records]
             yield Found(name=stream_name(tab.title, taken), settings={"tab": tab.title}, records=records)
@@ -290,13 +289,3 @@ def _parse_id(spreadsheet: str) -> str:
             "Copy it from the browser: https://docs.google.com/spreadsheets/d/ID/edit.",
         )
     return found
-
-
-def _parse_url(text: str) -> httpx.URL:
-    try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL:
-        url = httpx.URL()
-    if url.scheme not in {"http", "https"} or not url.host:
-        raise ConfigurationError("api_url is no address", "Leave it out, or write it as https://host.")
-    return url

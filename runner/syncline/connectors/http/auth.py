@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import httpx
 import msgspec
 
+from syncline.connectors.http.addresses import parse_url
 from syncline.errors import ConfigurationError
 
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,60}")
@@ -171,13 +172,4 @@ def check_auth(auth: Auth | None) -> None:
         case BasicAuth():
             auth.apply(request)
         case OAuth2Auth():
-            _check_address(auth.access_token_url)
-
-
-def _check_address(text: str) -> None:
-    try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL:
-        url = httpx.URL()
-    if url.scheme not in {"http", "https"} or not url.host:
-        raise ConfigurationError("access_token_url is no address", "Write it as https://host/path.")
+            parse_url(auth.access_token_url, "access_token_url", "Write it as https://host/path.")

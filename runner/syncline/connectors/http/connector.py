@@ -12,34 +12,29 @@ import httpx
 import msgspec
 
 from syncline.config import Stream
-from syncline.connectors import Connector, Context, Fetch, Found, Page
+from syncline.connectors import PAGE_BYTES, Connector, Context, Fetch, Found, Page
+from syncline.connectors.http.addresses import display, is_same_origin, parse_url
 from syncline.connectors.http.answer import Answer
 from syncline.connectors.http.auth import ApiKeyAuth, Auth, check_auth, check_headers
 from syncline.connectors.http.auto import Auto, Paginator, paginator_of
 from syncline.connectors.http.conditional import fetch_if_modified, validators
-from syncline.connectors.http.endpoint import Endpoint, parse_url
+from syncline.connectors.http.endpoint import Endpoint
 from syncline.connectors.http.incremental import Incremental, Watermark
 from syncline.connectors.http.pagination import Pages, SinglePage, Step
 from syncline.connectors.http.parents import Family, Resolve, parent_of, read_families
 from syncline.connectors.http.reading import read_pages
 from syncline.connectors.http.templates import Values, fill, fill_path, path_params, placeholders
-from syncline.connectors.http.transport import Limits, Transport, is_same_origin
+from syncline.connectors.http.transport import Limits, RateLimit, Transport
 from syncline.connectors.json_text import JsonPath
 from syncline.errors import ConfigurationError
 
 PAGE_RECORDS = 1_000
-PAGE_BYTES = 1 << 20
-"""Children of several parents go into one page until it has so many records, or bytes."""
+"""Children of several parents go into one page until it has so many records."""
+
+_ADDRESS_HINT = "Write base_url as https://host/path."
 
 Scalar = str | int | float | bool
 Params = dict[str, Scalar | list[Scalar] | Resolve]
-
-
-class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """So many requests in so many seconds, in any window, over all workers."""
-
-    requests: Annotated[int, msgspec.Meta(ge=1)]
-    seconds: Annotated[float, msgspec.Meta(gt=0)]
 
 
 class ResponseAction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,11 +88,12 @@ class HttpConnector(Connector):
 
     SourceSettings = HttpSource
     StreamSettings = HttpStream
+    identifying = ("path",)
 
     def __init__(self, settings: HttpSource, context: Context) -> None:
         self._settings = settings
         self._context = context
-        self._base = parse_url(settings.base_url)
+        self._base = parse_url(settings.base_url, "base_url", _ADDRESS_HINT)
         if self._base.query or self._base.fragment:
             raise ConfigurationError("base_url has a query", "Put it under `params`, or `auth` with location: query.")
         check_headers(settings.headers)
@@ -144,7 +140,7 @@ class HttpConnector(Connector):
         """
         from syncline.connectors.http.discovery import discover
 
-        return discover(self._base, self._settings.openapi_url, self._ask, self._context.log)
+        return discover(self._base, self._settings.openapi_url, self._ask)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -183,7 +179,7 @@ class HttpConnector(Connector):
             answer = first.result() if first else None
             for found, following in read_pages(endpoint, paginator, start, self._submit, width, answer):
                 kept = mark.follow(found.records) if mark else found.records
-                records += family.adopt(kept)
+                records += family.join(kept)
                 size += sum(map(len, kept))
                 if len(records) >= PAGE_RECORDS or size >= PAGE_BYTES:
                     place = family.after if following is None else {**family.before, "at": following}
@@ -199,7 +195,7 @@ class HttpConnector(Connector):
         resumed = (fetch.position or {}).get("at")
         try:
             for family in families:
-                endpoint = self._endpoint(fetch.stream.label, fetch.settings, mark, family.values)
+                endpoint = self._endpoint(fetch.stream.label, fetch.settings, mark, family)
                 start, resumed = resumed or paginator.start(), None
                 first = self._submit(endpoint, paginator.step(start)) if width > 1 else None
                 ahead.append((family, endpoint, start, first))
@@ -213,10 +209,10 @@ class HttpConnector(Connector):
                     future.cancel()
 
     def _endpoint(
-        self, label: str, settings: HttpStream, mark: Watermark | None, values: Values | None = None
+        self, label: str, settings: HttpStream, mark: Watermark | None, family: Family | None = None
     ) -> Endpoint:
         """Return the endpoint with its placeholders filled; raises ConfigurationError where the path lacks a value."""
-        values = {**(values or {}), **(mark.values() if mark else {})}
+        values = {**(family.values if family else {}), **(mark.values() if mark else {})}
         params: dict[str, Any] = {**self._settings.params, **settings.params}
         params = {n: f"{{{v.placeholder}}}" if isinstance(v, Resolve) else v for n, v in params.items()}
         params = {name: value for name, value in fill(params, values).items() if value is not None}
@@ -226,11 +222,13 @@ class HttpConnector(Connector):
             raise ConfigurationError(
                 f"{label}: its path needs a value that there is not yet", "Set initial_value of `incremental`."
             )
-        url = parse_url(f"{str(self._base).rstrip('/')}/{path.lstrip('/')}")
+        root = str(self._base).rstrip("/")
+        url = parse_url(f"{root}/{path.lstrip('/')}", "base_url with path", _ADDRESS_HINT)
         auth = self._settings.auth
         return Endpoint(
             label=label,
             transport=self._transport,
+            shown=None if path == settings.path else self._shown(settings.path, family),
             method=settings.method,
             url=url.copy_merge_params({**params, **(mark.params() if mark else {})}),
             params=params,
@@ -240,6 +238,11 @@ class HttpConnector(Connector):
             data_selector=self._selector(settings),
             ignored=frozenset(action.status_code for action in settings.response_actions),
         )
+
+    def _shown(self, path: str, family: Family | None) -> str:
+        """Return the address for people with its placeholders: their values are of records, which no message shows."""
+        address = f"{display(self._base).rstrip('/')}/{path.lstrip('/')}"
+        return f"{address} ({family.place})" if family else address
 
     def _selector(self, settings: HttpStream) -> str | None:
         selector = settings.data_selector or self._settings.data_selector
@@ -265,7 +268,9 @@ class HttpConnector(Connector):
         settings = HttpStream(path="" if "://" in address else address, data_selector="$")
         endpoint = self._endpoint("discover", settings, None)
         if "://" in address:
-            endpoint = replace(endpoint, url=parse_url(address), takes_any_text=True)
+            endpoint = replace(
+                endpoint, url=parse_url(address, "openapi_url", "Write it as https://host/path."), takes_any_text=True
+            )
             if not is_same_origin(endpoint.url, self._base):
                 raise ConfigurationError("openapi_url is on another host", "Credentials are not sent on to others.")
         return endpoint.fetch(Step())

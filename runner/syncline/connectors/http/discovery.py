@@ -25,15 +25,16 @@ Ask = Callable[[str], Answer]
 _DEPTH = 3
 
 
-def discover(base: httpx.URL, openapi_url: str | None, ask: Ask, say: Callable[[str], None]) -> Iterator[Found]:
-    """Yield a stream for each endpoint that lists objects, with its first page of records.
+def discover(base: httpx.URL, openapi_url: str | None, ask: Ask) -> Iterator[Found]:
+    """Yield a stream for each endpoint that lists objects, with its first page of records; at the end those that cannot be read.
 
-    `say` is told of endpoints that could not be read. Raises SourceError where there is nothing to go by.
+    Raises SourceError where there is nothing to go by.
     """
     listed = _from_document(base, openapi_url, ask)
     if listed is None:
         listed = _from_root(base, ask)
     names: set[str] = set()
+    unread: list[tuple[str, str]] = []
     # The endpoint that lies least deep gets the short name.
     for endpoint in sorted(listed, key=lambda endpoint: endpoint.path.count("/")):
         try:
@@ -41,11 +42,15 @@ def discover(base: httpx.URL, openapi_url: str | None, ask: Ask, say: Callable[[
         except SourceUnavailableError:
             raise
         except SourceError as error:
-            say(error.message)
+            unread.append((endpoint.path, error.message))
             continue
         if found is not None:
             names.add(found.name)
             yield found
+    for path, problem in unread:
+        name = _name(path, names)
+        names.add(name)
+        yield Found(name=name, settings={"path": path}, records=[], problem=problem)
 
 
 def _from_document(base: httpx.URL, openapi_url: str | None, ask: Ask) -> list[Listed] | None:
@@ -77,16 +82,16 @@ def _from_document(base: httpx.URL, openapi_url: str | None, ask: Ask) -> list[L
 
 def _from_root(base: httpx.URL, ask: Ask) -> list[Listed]:
     """Return the endpoints that the API's root links to: `{"users": "https://host/users"}`, or HAL's `_links`."""
+    found, said = [], ""
     try:
-        answer = ask("")
+        found = [Listed(path, None) for path in _links(base, ask(""))]
     except SourceUnavailableError:
         raise
-    except SourceError:
-        answer = None
-    found = [Listed(path, None) for path in _links(base, answer)] if answer else []
+    except SourceError as refused:
+        said = f"; {refused.message}"
     if not found:
         raise SourceError(
-            "the API has neither an OpenAPI document at a usual place nor links at its root",
+            f"the API has neither an OpenAPI document at a usual place nor links at its root{said}",
             "Set openapi_url, or write the streams by hand: each is a `path` and a `key`.",
         )
     return found

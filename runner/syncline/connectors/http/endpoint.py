@@ -10,9 +10,10 @@ from typing import Any
 
 import httpx
 
+from syncline.connectors.http.addresses import display, is_same_origin
 from syncline.connectors.http.answer import Answer, Position
 from syncline.connectors.http.pagination import Step
-from syncline.connectors.http.transport import Transport, display, is_same_origin
+from syncline.connectors.http.transport import Transport
 from syncline.connectors.json_text import parse_path
 from syncline.errors import ConfigurationError, SourceError
 
@@ -23,6 +24,7 @@ _LEAD = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*")
 class Endpoint:
     """Where and how to ask. `url` has all params but those of auth, whose name in a query is `key_param`.
 
+    `shown` is the address for people where that in `url` holds values of records, None where it holds none.
     `params` are those of the settings, which may be secret. A status in `ignored` is an answer without records.
     `takes_any_text` is for what is no page: a document.
     """
@@ -38,6 +40,7 @@ class Endpoint:
     data_selector: str | None
     ignored: Set[int] = frozenset()
     takes_any_text: bool = False
+    shown: str | None = None
 
     def fetch(self, step: Step, conditions: Mapping[str, str] | None = None) -> Answer:
         """Return the page; with `conditions` (headers), also one that says that nothing was modified.
@@ -50,7 +53,7 @@ class Endpoint:
         request = self.transport.build_request(
             self.method, url, {**self.headers, **(conditions or {})}, _with_values(self.json, step.body)
         )
-        place = f"{self.label}: {self.method} {display(url)}"
+        place = f"{self.label}: {self.method} {self.shown or display(url)}"
         accepted = {*self.ignored, 304} if conditions else self.ignored
         response, body = self.transport.fetch(request, place, accepted)
         if not response.is_success:
@@ -93,17 +96,6 @@ class Endpoint:
             for text in _texts(self.params.get(name, [])):
                 url = url.copy_add_param(name, text)
         return url
-
-
-def parse_url(text: str) -> httpx.URL:
-    """Return the address; raises ConfigurationError, without showing it, where it is none."""
-    try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL:
-        url = httpx.URL()
-    if url.scheme not in {"http", "https"} or not url.host:
-        raise ConfigurationError("base_url and path are no address", "Write base_url as https://host/path.")
-    return url
 
 
 def _texts(value: Any) -> list[str]:

@@ -32,15 +32,17 @@ class Resolve(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Family:
     """One record of the parent stream: `values` for the placeholders, `prefix` to go into each of its children.
 
-    `before` and `after` are positions: at the beginning of this parent's children, and behind their end.
+    `before` and `after` are positions: at the beginning of this parent's children, and behind their end. `place` says
+    which record it is without a value of it.
     """
 
     values: Values
     prefix: bytes
     before: Position
     after: Position
+    place: str
 
-    def adopt(self, records: list[bytes]) -> list[bytes]:
+    def join(self, records: list[bytes]) -> list[bytes]:
         """Return the children with what they take over from their parent."""
         if not self.prefix:
             return records
@@ -77,7 +79,9 @@ def read_families(
         count += 1
         after: Position = {"parents": count, "digest": digest.hexdigest()}
         if count > skipped:
-            yield Family(values, _prefix(record, parent, included), before, after)
+            yield Family(
+                values, _prefix(record, parent, included), before, after, f"record {count} of {parent}, by _key"
+            )
         before = after
     if count <= skipped:
         _check_same(at, before, parent, label)

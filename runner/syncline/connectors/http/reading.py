@@ -65,14 +65,17 @@ def _drop(ahead: deque[tuple[Step, Future[Answer]]]) -> None:
     ahead.clear()
 
 
+_REMEMBERED = 100_000
+
+
 class _Guard:
-    """Notices a page that comes again, and a cursor or address that was there before."""
+    """Notices a page that comes again, and a cursor or address that was there in the last 100,000 pages or so."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._last = b""
-        # Hashes, since an API may have a million pages and memory stays flat.
-        self._seen: set[int] = set()
+        # Hashes of the last places, oldest first, since an API may have a million pages and memory stays flat.
+        self._seen: dict[int, None] = {}
 
     def check(self, answer: Answer, following: Position | None) -> None:
         records = xxhash.xxh3_128_digest(b"\n".join(answer.records)) if answer.records else b""
@@ -86,12 +89,17 @@ class _Guard:
         if "page" in inner or "offset" in inner or not inner:
             return  # they count
         if "path" in inner:
-            self._seen.add(_hash(self._endpoint.seal(answer.url, answer.place)))
+            self._remember(_hash(self._endpoint.seal(answer.url, answer.place)))
         if (place := _hash(inner)) in self._seen:
             raise SourceError(
                 f"{answer.place}: the pages go round in a circle: the next one was read already", "Check the paginator."
             )
-        self._seen.add(place)
+        self._remember(place)
+
+    def _remember(self, place: int) -> None:
+        self._seen[place] = None
+        if len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
 
 
 def _hash(position: Position) -> int:

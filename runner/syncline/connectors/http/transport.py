@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Set
 from contextlib import closing
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import msgspec
 import stamina
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
+from syncline.connectors.http.addresses import display, is_same_origin
 from syncline.connectors.http.auth import AccessToken, Auth, OAuth2Auth, explain_refusal
 from syncline.connectors.http.faults import TemporaryError, answered, check_status, explain, retry_after
 from syncline.errors import ConfigurationError, SourceError, SourceUnavailableError
@@ -45,6 +46,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_response_bytes: int
     max_response_seconds: float
     concurrency: int
+
+
+class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """So many requests in so many seconds, in any window, over all workers."""
+
+    requests: Annotated[int, msgspec.Meta(ge=1)]
+    seconds: Annotated[float, msgspec.Meta(gt=0)]
 
 
 def _log_retry(details: RetryDetails) -> None:
@@ -212,19 +220,6 @@ class Transport:
 
 class _TokenError(Exception):
     """The token endpoint's refusal, in words without secrets."""
-
-
-def is_same_origin(one: httpx.URL, other: httpx.URL) -> bool:
-    return _origin(one) == _origin(other)
-
-
-def display(url: httpx.URL) -> str:
-    """Return the address for people: without its query and user, which may be secret."""
-    return str(url.copy_with(query=None, fragment=None, userinfo=b""))
-
-
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)
 
 
 @cache

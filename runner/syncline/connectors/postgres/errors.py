@@ -44,6 +44,10 @@ _KNOWN = {
 }
 
 
+# Texts of these classes can quote values.
+_CLASSES_WITH_VALUES = frozenset({"23", "P0", "XX"})
+
+
 @contextmanager
 def explained(place: str) -> Iterator[None]:
     """Raise what psycopg raises inside as SourceError, or SourceUnavailableError where it may pass, with the place."""
@@ -61,4 +65,5 @@ def _explain(place: str, error: psycopg.Error) -> SourceError:
             may_pass, message, hint = _KNOWN[code]
             kind = SourceUnavailableError if may_pass else SourceError
             return kind(f"{place}: {message.format(text, state=state)}", hint)
-    return SourceError(f"{place}: the database refused (SQLSTATE {state}): {text}", "Check the stream's settings.")
+    said = "" if state[:2] in _CLASSES_WITH_VALUES else f": {text}"
+    return SourceError(f"{place}: the database refused (SQLSTATE {state}){said}", "Check the stream's settings.")

@@ -35,6 +35,8 @@ class Follower:
         self._kind = kind
         self._key = [name for name in fetch.stream.key if name != incremental.cursor_path]
         names = [incremental.cursor_path, *self._key]
+        # Rows that share a value of the column are told apart by their key alone.
+        self._is_resumable = bool(fetch.stream.key)
         self._read = msgspec.json.Decoder(_shape(names)).decode
         self._highest: str | None = (fetch.cursor or {}).get("value")
         if fetch.position is not None:
@@ -80,7 +82,7 @@ class Follower:
     def position(self, records: list[bytes]) -> dict[str, Any] | None:
         """Return where to go on after these rows; None before the first value."""
         value, *key = self._last(records)
-        return None if value is None or None in key else {"value": value, "key": key}
+        return None if not self._is_resumable or value is None or None in key else {"value": value, "key": key}
 
     def _last(self, records: list[bytes]) -> list[str | None]:
         """Return the last row's value and key as texts: a number keeps all its digits."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 
 from syncline.config import Stream
-from syncline.connectors import Connector, Context, Cursor, Fetch, Found, Page
+from syncline.connectors import SAMPLE_RECORDS, Connector, Context, Cursor, Fetch, Found, Page
 from syncline.connectors.singer.catalog import (
     Catalog,
     Entry,
@@ -30,7 +30,6 @@ Seconds = Annotated[float, msgspec.Meta(gt=0)]
 SILENCE = 900.0
 """Seconds without a message after which a tap is taken to hang: long enough for a slow first query."""
 
-_SAMPLE_RECORDS = 100
 _SAMPLE_SECONDS = 60.0
 
 
@@ -59,6 +58,7 @@ class SingerConnector(Connector):
 
     SourceSettings = SingerSource
     StreamSettings = SingerStream
+    identifying = ("tap_stream",)
     hash_without = ("_sdc_*",)
 
     def __init__(self, settings: SingerSource, context: Context) -> None:
@@ -101,7 +101,7 @@ class SingerConnector(Connector):
             yield from _read(tap, reader, start or {"state": None}, is_resumable=is_increment)
 
     def discover(self) -> Iterator[Found]:
-        """Yield the tap's streams with key, columns and some records; a stream that cannot be read has no records."""
+        """Yield the tap's streams with key, columns and some records; one that cannot be read, why."""
         for entry in self._discovered().streams:
             reading = reading_of(entry)
             name = reading.tap_stream
@@ -110,7 +110,9 @@ class SingerConnector(Connector):
                 settings |= {"replication_method": reading.method, "replication_key": reading.replication_key}
             if keys := key_of(entry):
                 settings["key"] = keys[0] if len(keys) == 1 else keys
-            yield Found(name=name, settings=settings, records=self._sample(entry), columns=columns_of(entry) or None)
+            columns = columns_of(entry) or None
+            records, problem = self._sample(entry)
+            yield Found(name=name, settings=settings, records=records, columns=columns, problem=problem)
 
     def close(self) -> None:
         """End the taps that still run."""
@@ -163,7 +165,8 @@ class SingerConnector(Connector):
                 with self._lock:
                     self._running.discard(tap)
 
-    def _sample(self, entry: Entry) -> list[bytes]:
+    def _sample(self, entry: Entry) -> tuple[list[bytes], str | None]:
+        """Return the stream's first records, or why there are none."""
         name = entry["tap_stream_id"]
         try:
             selection = self._discovered().select(Reading(tap_stream=name), name)
@@ -171,13 +174,12 @@ class SingerConnector(Connector):
             with self._run(name, selection, None, _SAMPLE_SECONDS) as tap:
                 for lines in tap.lines():
                     for page in reader.read(lines):
-                        return page.records[:_SAMPLE_RECORDS]
-                    if reader.held >= _SAMPLE_RECORDS:
+                        return page.records[:SAMPLE_RECORDS], None
+                    if reader.held >= SAMPLE_RECORDS:
                         break
-            return reader.last().records[:_SAMPLE_RECORDS]
+            return reader.last().records[:SAMPLE_RECORDS], None
         except SourceError as error:
-            self._context.log(error.message)
-            return []
+            return [], error.message
 
 
 def _read(tap: TapRun, reader: MessageReader, start: Cursor, *, is_resumable: bool) -> Iterator[Page]:

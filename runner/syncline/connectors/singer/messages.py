@@ -8,12 +8,11 @@ from typing import Any
 
 import msgspec
 
-from syncline.connectors import Cursor, Page
+from syncline.connectors import PAGE_BYTES, Cursor, Page
 from syncline.connectors.singer.catalog import Selection
 from syncline.errors import ConfigurationError, SourceError
 
 PAGE_RECORDS = 10_000
-PAGE_BYTES = 1 << 20
 
 _NOTHING = msgspec.Raw(b"")
 

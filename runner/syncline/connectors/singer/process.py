@@ -97,7 +97,11 @@ class TapRun:
             for name, content in files.items():
                 arguments += [f"--{name}", str(self._write(name, content))]
             self._process = _start(program, arguments)
-            self._guard = _start_guard(self._process.pid, self._folder)
+            try:
+                self._guard = _start_guard(self._process.pid, self._folder)
+            except BaseException:
+                self._abandon()
+                raise
         except OSError as error:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise SourceError(f"{place}: the tap cannot be started: {error.strerror}", "Check `command`.") from None
@@ -159,6 +163,13 @@ class TapRun:
                 self._process.wait(_GRACE_SECONDS)
         self._signal(signal.SIGKILL)
         self._process.wait()
+
+    def _abandon(self) -> None:
+        """End a tap that nobody will read."""
+        self.stop()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):

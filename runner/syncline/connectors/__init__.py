@@ -107,7 +107,7 @@ class Connector:
     is_fetched: ClassVar[bool] = True
     has_exact_increments: ClassVar[bool] = False
     hash_without: ClassVar[tuple[str, ...]] = ()
-    identifying: ClassVar[tuple[str, ...]] = ("table",)
+    identifying: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: Any, context: Context) -> None: ...
 

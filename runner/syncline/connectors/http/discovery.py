@@ -26,8 +26,9 @@ _DEPTH = 3
 
 
 def discover(base: httpx.URL, openapi_url: str | None, ask: Ask) -> Iterator[Found]:
-    """Yield a stream for each endpoint that lists objects, with its first page of records; at the end those that cannot be read.
+    """Yield a stream for each endpoint that lists objects, with its first page of records.
 
+    Those that cannot be read come last and say why, without knowing that they list objects.
     Raises SourceError where there is nothing to go by.
     """
     listed = _from_document(base, openapi_url, ask)

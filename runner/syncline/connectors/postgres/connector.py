@@ -16,7 +16,7 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
 from syncline.config import Stream
-from syncline.connectors import Connector, Context, Fetch, Found, Page
+from syncline.connectors import PAGE_BYTES, SAMPLE_RECORDS, Connector, Context, Fetch, Found, Page
 from syncline.connectors.postgres.errors import explained
 from syncline.connectors.postgres.increment import ColumnIncremental, Follower
 from syncline.errors import ConfigurationError
@@ -24,8 +24,6 @@ from syncline.errors import ConfigurationError
 Connection = psycopg.Connection[tuple[Any, ...]]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
-_PAGE_BYTES = 1 << 20
-_SAMPLE_RECORDS = 100
 # COPY's binary format: a header before the first row; then, of one column, a count and a length before its value.
 _HEADER, _VALUE = 19, 6
 
@@ -93,6 +91,7 @@ class PostgresConnector(Connector):
 
     SourceSettings = PostgresSource
     StreamSettings = PostgresStream
+    identifying = ("table",)
 
     def __init__(self, settings: PostgresSource, context: Context) -> None:
         self._settings = settings
@@ -142,7 +141,7 @@ class PostgresConnector(Connector):
                 if key := _column(connection, _KEY, text):
                     settings["key"] = key[0] if len(key) == 1 else list(key)
                 query = sql.SQL("select row_to_json(t) from (select * from {} limit {}) as t")
-                records = [r for page in _copy(connection, query.format(relation, _SAMPLE_RECORDS)) for r in page]
+                records = [r for page in _copy(connection, query.format(relation, SAMPLE_RECORDS)) for r in page]
                 columns = connection.execute(_COLUMNS, (text,)).fetchall()
                 yield Found(
                     name=name,
@@ -235,7 +234,7 @@ def _copy(connection: Connection, query: sql.Composed) -> Iterator[list[bytes]]:
             if length > at:
                 records.append(bytes(row[at:]))
                 size += length
-                if size > _PAGE_BYTES:
+                if size > PAGE_BYTES:
                     yield records
                     records, size = [], 0
             elif length == 0:

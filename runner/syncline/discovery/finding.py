@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import msgspec
+
 from syncline.config import Project, Source, Stream
 from syncline.connectors import SAMPLE_RECORDS, Connector, Fetch, Found, Page, open_connector, stream_settings
 from syncline.discovery.infer import Shape, infer_shape
@@ -74,11 +76,12 @@ def _mask_of(project: Project, source: Source) -> Callable[[str], str]:
 def _look(project: Project, source: Source, only: Sequence[str], mask: Callable[[str], str]) -> list[StreamFinding]:
     connector = open_connector(project, source)
     try:
-        findings = _find(source, connector, only)
+        columns: dict[str, dict[str, str]] = {}
+        findings = _find(source, connector, only, columns)
         matched = {finding.name for finding in findings}
         for stream in source.streams.values():
             if stream.name not in matched and (not only or stream.name in only):
-                findings.append(_sample(project, source, connector, stream))
+                findings.append(_sample(project, source, connector, stream, columns.get(stream.name, {})))
         for finding in findings:
             finding.problem = mask(finding.problem) if finding.problem else None
     finally:
@@ -90,7 +93,10 @@ def _look(project: Project, source: Source, only: Sequence[str], mask: Callable[
     return findings
 
 
-def _find(source: Source, connector: Connector, only: Sequence[str]) -> list[StreamFinding]:
+def _find(
+    source: Source, connector: Connector, only: Sequence[str], columns: dict[str, dict[str, str]]
+) -> list[StreamFinding]:
+    """Return what the connector names; `columns` takes in what it knows of streams that their own settings read."""
     findings: list[StreamFinding] = []
     taken: set[str] = set()
     known = set(source.streams)
@@ -99,6 +105,9 @@ def _find(source: Source, connector: Connector, only: Sequence[str]) -> list[Str
             declared = _declaration(source, connector, found)
             if declared is not None and found.problem and not (found.records or found.columns):
                 continue  # its own settings may read it
+            if declared is not None and set(declared.settings) - {*connector.identifying, *found.settings}:
+                columns[declared.name] = found.columns or {}
+                continue  # its own settings say what its records are
             name = declared.name if declared else unique_name(entity_name(source.name, found.name), taken | known)
             taken.add(name)
             findings.append(_finding(name, found, declared, is_wanted=not only or name in only))
@@ -155,8 +164,10 @@ def _declared_key(found: Found, declared: Stream | None) -> tuple[str, ...] | No
     return () if key == "none" else (key,) if isinstance(key, str) else tuple(key)
 
 
-def _sample(project: Project, source: Source, connector: Connector, stream: Stream) -> StreamFinding:
-    """Return a declared stream that the connector did not name, by its first records."""
+def _sample(
+    project: Project, source: Source, connector: Connector, stream: Stream, columns: dict[str, str]
+) -> StreamFinding:
+    """Return a declared stream by its first records; `columns` are those of its place, where it may have just some."""
     records: list[bytes] = []
     problem, is_gone = None, False
     try:
@@ -170,14 +181,20 @@ def _sample(project: Project, source: Source, connector: Connector, stream: Stre
     except NotImplementedError:
         problem = f"the connector {source.connector} waits for records that others send"
     key = None if stream.common.key is None else stream.key
-    shape = infer_shape(stream.name, records, key) if records else None
+    fields = {name for record in records for name in msgspec.json.decode(record, type=dict[str, msgspec.Raw])}
+    known = {name: kind for name, kind in columns.items() if name in fields} if fields <= set(columns) else None
+    shape = infer_shape(stream.name, records, key, known) if records else None
     return StreamFinding(stream.name, dict(stream.settings), shape, stream, problem, is_gone)
 
 
 def _readable(pages: Iterator[Page]) -> Generator[bytes]:
     try:
         for page in pages:
-            yield from (record for place, record in enumerate(page.records) if place not in page.unreadable)
+            yield from (
+                record
+                for place, record in enumerate(page.records)
+                if place not in page.unreadable and record.lstrip()[:1] == b"{"
+            )
     finally:
         # A connector holds a connection or a file as long as it reads.
         if isinstance(pages, Generator):

@@ -25,7 +25,7 @@ _AMOUNT = re.compile(
 )
 
 # A field of this shape can be named in a dotted path, in a JSON path and in a template without any quoting.
-_PLAIN = re.compile(r"(?! )[\w $@:#&-]+(?<! )")
+_PLAIN = re.compile(r"(?! )[\w $@:#&€£§°()+=<>!?;~^|-]+(?<! )")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?")

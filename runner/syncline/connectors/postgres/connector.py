@@ -41,10 +41,17 @@ _SESSION = {
     "idle_in_transaction_session_timeout": "0",
 }
 
+# Name, type (a domain's own), and of what kind the type, or an array's element, is.
 _COLUMNS = """
-    select a.attname, format_type(coalesce(nullif(t.typbasetype, 0), t.oid), null), t.typtype::text, t.typcategory::text
+    select
+        a.attname,
+        format_type(coalesce(nullif(t.typbasetype, 0), t.oid), null),
+        coalesce(element.typtype, t.typtype)::text,
+        coalesce(element.typcategory, t.typcategory)::text,
+        format_type(element.oid, null)
     from pg_catalog.pg_attribute as a
     inner join pg_catalog.pg_type as t on a.atttypid = t.oid
+    left join pg_catalog.pg_type as element on t.typelem = element.oid and t.typcategory = 'A'
     where a.attrelid = %s::regclass and a.attnum > 0 and not a.attisdropped
     order by a.attnum
 """
@@ -142,7 +149,7 @@ class PostgresConnector(Connector):
                 settings: dict[str, Any] = {"table": name}
                 if key := _column(connection, _KEY, text):
                     settings["key"] = key[0] if len(key) == 1 else list(key)
-                query = sql.SQL("select row_to_json(t) from (select * from {} limit {}) as t")
+                query = sql.SQL("select row_to_json(_syncline_row) from (select * from {} limit {}) as _syncline_row")
                 records = [r for page in _copy(connection, query.format(relation, SAMPLE_RECORDS)) for r in page]
                 columns = connection.execute(_COLUMNS, (text,)).fetchall()
                 yield Found(
@@ -212,7 +219,11 @@ class PostgresConnector(Connector):
         return Follower(settings.incremental, kind, fetch)
 
     def _query(self, fetch: Fetch, follower: Follower | None, connection: Connection) -> sql.Composed:
-        parts = [sql.SQL("select row_to_json(t) from {} as t").format(self._rows(fetch.stream, fetch.settings))]
+        parts = [
+            sql.SQL("select row_to_json(_syncline_row) from {} as _syncline_row").format(
+                self._rows(fetch.stream, fetch.settings)
+            )
+        ]
         if follower is not None:
             parts += follower.clauses(fetch)
         return sql.SQL(" ").join(parts)
@@ -276,13 +287,14 @@ def _column(connection: Connection, query: str, *arguments: Any) -> tuple[Any, .
     return tuple(row[0] for row in connection.execute(query, arguments or None).fetchall())
 
 
-def _portable(kind: str, typtype: str, category: str) -> str:
+def _portable(kind: str, typtype: str, category: str, element: str | None) -> str:
     """Return the type that can hold a column's values in a database that lacks the source's own types."""
     if typtype == "c":
         return "jsonb"
-    if typtype == "e" or (category == "U" and kind not in {"uuid", "json", "jsonb", "bytea", "xml"}):
-        return "text"
-    return kind
+    plain = element or kind
+    if typtype == "e" or (category == "U" and plain not in {"uuid", "json", "jsonb", "bytea", "xml"}):
+        plain = "text"
+    return f"{plain}[]" if element else plain
 
 
 def _connection_string(settings: PostgresSource) -> str:

@@ -44,7 +44,7 @@ class Follower:
 
     def clauses(self, fetch: Fetch) -> Iterable[sql.Composed]:
         """Yield the where and order by clauses that bring what the fetch is for, in the column's order."""
-        column = sql.Identifier("t", self._incremental.cursor_path)
+        column = sql.Identifier("_syncline_row", self._incremental.cursor_path)
         tests = []
         since = fetch.since
         if fetch.since is None and fetch.until is None:
@@ -59,7 +59,7 @@ class Follower:
             where = sql.SQL("({} and {} is not null)").format(where, column)
         elif fetch.since is None and fetch.until is None:
             where = sql.SQL("({} or {} is null)").format(where, column)
-        order = [column, *(sql.Identifier("t", name) for name in self._key)]
+        order = [column, *(sql.Identifier("_syncline_row", name) for name in self._key)]
         if fetch.position is not None:
             # Rows without a value come first, so those are behind.
             last = [self._literal(fetch.position["value"]), *map(sql.Literal, fetch.position["key"])]

@@ -115,6 +115,8 @@ class LiveWatcher:
 
 
 def describe_load(load: Mapping[str, Any]) -> str:
+    if load["kind"] == "full" and not load["records_read"] and load["live_records"]:
+        return "unchanged since the last load"
     parts = [f"{load['records_read']:,} read"]
     changed = [
         f"{load[f'records_{name}']:,} {name}"
@@ -158,11 +160,13 @@ def _next_step(report: Mapping[str, Any]) -> str:
     entities = report["entities"]
     waiting = [name for name, entity in entities.items() if entity["state"] == "checked"]
     changed = [name for name, entity in entities.items() if entity["updated"] or entity["deleted"]]
+    count = report["row_errors"]
+    errors = f"`syncline errors` shows {'the value' if count == 1 else f'the {count} values'} that did not fit"
     if waiting:
-        return f"`syncline diff {min(waiting)}` shows what would change, `syncline publish` publishes it"
-    if report["row_errors"]:
-        count = report["row_errors"]
-        return f"`syncline errors` shows {'the value' if count == 1 else f'the {count} values'} that did not fit"
+        following = f"`syncline diff {min(waiting)}` shows what would change, `syncline publish` publishes it"
+        return f"{following}, {errors}" if count else following
+    if count:
+        return errors
     if changed:
         return f"`syncline diff {min(changed)}` shows what changed, `syncline rollback` takes it back"
     if entities:

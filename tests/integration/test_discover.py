@@ -224,6 +224,7 @@ def test_drift(shop: Shop) -> None:
         alter table customers add column phone text;
         alter table customers alter column "order" type text using 'no ' || "order";
         alter table orders alter column total type bigint;
+        alter table orders alter column customer_id type numeric using customer_id + 0.5;
         drop table lines;
         create table returns (id integer primary key)
         """
@@ -235,6 +236,7 @@ def test_drift(shop: Shop) -> None:
         ("customers", "gone_field", "tags"),
         ("customers", "new_field", "phone"),
         ("customers", "type", "order"),
+        ("orders", "type", "customer_id"),
         ("lines", "gone_stream", None),
         ("returns", "new_stream", None),
     }

@@ -289,6 +289,14 @@ def test_what_is_found(replica: Replica) -> None:
     assert found["moods"].columns == {"id": "integer", "mood": "text", "more": "text[]"}
 
 
+def test_a_schema_without_tables_is_said_to_be(replica: Replica) -> None:
+    """A schema that is misspelled, or that the user may not read, is no source without streams."""
+    connector = replica.open(schema="nosuch")
+    with pytest.raises(SourceError, match="the schema nosuch has no table"):
+        list(connector.discover())
+    connector.close()
+
+
 def test_a_wrong_password_is_no_secret(replica: Replica) -> None:
     """Credentials that are refused, or missing, are said to be, and not shown."""
     given = conninfo_to_dict(replica.dsn)

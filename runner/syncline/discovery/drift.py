@@ -72,9 +72,10 @@ def _is_there(path: str, found: Mapping[str, str], shape: Shape) -> bool:
 
 
 def _takes(column: Mapped, found: str, shape: Shape) -> bool:
-    if column.has_format or family_of(column.type) == family_of(found):
+    family = family_of(column.type)
+    if column.has_format or (family == family_of(found) and family != "number"):
         return True
     values = [value for record in shape.records if (value := value_at(record, column.path)) is not None]
     if not values:
-        return family_of(column.type) in ("text", "jsonb") or not shape.records
+        return family in ("text", "jsonb", family_of(found)) or not shape.records
     return all(fits(value, column.type) for value in values)

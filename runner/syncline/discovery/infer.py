@@ -126,9 +126,7 @@ def fits(value: Any, kind: str) -> bool:
     family = family_of(kind)
     if family == "number":
         is_whole = kind in ("smallint", "integer", "int", "bigint")
-        return bool(
-            re.fullmatch(r"\s*[+-]?\d+\s*" if is_whole else r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", text, re.I)
-        )
+        return bool(re.fullmatch(r"\s*[+-]?\d+\s*" if is_whole else _DECIMAL, text, re.I))
     if family == "boolean":
         return text.lower() in ("true", "false", "t", "f", "yes", "no", "y", "n", "on", "off", "1", "0")
     if family == "time":
@@ -143,6 +141,7 @@ def family_of(kind: str) -> str:
     return next((family for family, kinds in families.items() if plain in kinds), plain)
 
 
+_DECIMAL = r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?|nan)\s*"
 _NUMBERS = ("smallint", "integer", "int", "bigint", "numeric", "decimal", "real", "double precision")
 _TIMES = ("date", "timestamp", "timestamptz")
 

@@ -21,7 +21,7 @@ from syncline.connectors import PAGE_BYTES, SAMPLE_RECORDS, Connector, Context, 
 from syncline.connectors.postgres.ahead import read_ahead
 from syncline.connectors.postgres.errors import explained
 from syncline.connectors.postgres.increment import ColumnIncremental, Follower
-from syncline.errors import ConfigurationError
+from syncline.errors import ConfigurationError, SourceError
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -143,7 +143,13 @@ class PostgresConnector(Connector):
     def discover(self) -> Iterator[Found]:
         """Yield the tables and views of the schema that this user may read."""
         with self._reading("discover") as connection:
-            for name in _column(connection, _TABLES, self._settings.schema):
+            names = _column(connection, _TABLES, self._settings.schema)
+            if not names:
+                raise SourceError(
+                    f"the schema {self._settings.schema} has no table that this user may read",
+                    "Check `schema`, and that the user may use it and select.",
+                )
+            for name in names:
                 relation = sql.Identifier(self._settings.schema, name)
                 text = relation.as_string(connection)
                 settings: dict[str, Any] = {"table": name}

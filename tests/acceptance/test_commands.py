@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -115,7 +116,7 @@ def test_a_database_that_is_not_there(project: Bench) -> None:
 
 def test_a_pipe_that_closes_is_no_error(project: Bench) -> None:
     """`syncline runs --json | head -c 1` ends without a word on stderr."""
-    command = f"{sys.executable} -m syncline runs --json | head -c 1"
+    command = f"{shlex.quote(sys.executable)} -m syncline runs --json | head -c 1"
     ended = subprocess.run(
         ["bash", "-c", command], cwd=project.root, env=project.environment, capture_output=True, text=True, check=False
     )

@@ -674,7 +674,7 @@ def tap_jsonl(pytestconfig: pytest.Config) -> Path:
 
 def test_real_tap(tap: Tap, tap_jsonl: Path) -> None:
     """A tap of Meltano's SDK is discovered, read in full and by increments."""
-    tap.source["command"] = str(tap_jsonl)
+    tap.source["command"] = [str(tap_jsonl)]
     tap.config = {"path": "people.jsonl", "stream_name": "people", "primary_keys": ["id"]}
     (found,) = tap.connector().discover()
     assert found.settings["key"] == "id"

@@ -55,6 +55,8 @@ SETTINGS = {
     "max_wal_senders": "0",
     "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
+    # The user has the name of the control schema, where a table made by hand has no place.
+    "search_path": "public",
     "timezone": "UTC",
     "log_timezone": "UTC",
     "logging_collector": "off",

@@ -127,6 +127,15 @@ def test_settings(project: Path) -> None:
     assert "secret-value" not in (data_folder(project).parent / "log").read_text()
 
 
+def test_what_is_made_by_hand_is_public(project: Path) -> None:
+    """A table made without a schema is none of the control plane's."""
+    with psycopg.connect(embedded.ensure_running(project)) as connection:
+        connection.execute("create schema syncline")
+        connection.execute("create table mine ()")
+        found = connection.execute("select relnamespace::regnamespace::text from pg_class where relname = 'mine'")
+        assert found.fetchone() == ("public",)
+
+
 def test_psql_connects(project: Path) -> None:
     """The shipped psql takes the connection string, whatever the environment says."""
     command = [str(embedded.binary("psql")), "-XAt", "-c", "select current_user", embedded.ensure_running(project)]

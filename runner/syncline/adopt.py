@@ -10,7 +10,7 @@ from syncline import check, control, db
 from syncline.config import Project, Stream
 from syncline.dbt import Entity
 from syncline.discovery.names import column_name, singular
-from syncline.errors import ConfigurationError, RunError
+from syncline.errors import ConfigurationError, RunError, first_of
 from syncline.migrate import is_up_to_date, migrate
 from syncline.pipeline import Engine, claim, fail_run, publish_candidates
 
@@ -73,7 +73,7 @@ def _work(
         # The model itself, as of no load: it makes the tables, the indexes and the views, and says the columns.
         errors = check.model_errors(engine.dbt.build([entity.name], claimed, is_exact=True))
         if errors:
-            raise check.first_of(errors)
+            raise first_of(errors)
         is_redacted = any(stream.common.redact for stream in streams)
         facts: dict[str, Any] = db.call_value(connection, "adopt", entity.name, table, key, is_redacted)
         control.finish_step(connection, "build")

@@ -8,7 +8,7 @@ from typing import Any
 
 from syncline import check, control, db
 from syncline.dbt import Dbt, Entity, Models
-from syncline.errors import RefusedError, SynclineError
+from syncline.errors import RefusedError, SynclineError, first_of
 from syncline.watcher import Watcher
 
 
@@ -34,12 +34,12 @@ class BuildStep:
         nodes = self._build()
         errors = check.model_errors(nodes)
         if errors and not is_each:
-            raise check.first_of(errors)
+            raise first_of(errors)
         built = [entity for entity in self.entities if entity.name not in errors]
         control.register_entities(self.connection, {entity.name: entity.parents for entity in built})
         unjudged = check.test_errors(nodes)
         if unjudged and not is_each:
-            raise check.first_of(unjudged)
+            raise first_of(unjudged)
         failures = check.find_failures(self.connection, nodes, self._views())
         self._tell(failures)
         if not is_each:

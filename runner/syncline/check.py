@@ -62,13 +62,6 @@ def _judged(node: Mapping[str, Any]) -> str:
     return entity
 
 
-def first_of(errors: Mapping[str, SynclineError]) -> SynclineError:
-    """Return the first error, which names the others."""
-    (_, first), *others = errors.items()
-    also = f" (and {', '.join(name for name, _ in others)} failed too)" if others else ""
-    return type(first)(first.message + also, first.hint)
-
-
 def find_failures(
     connection: db.Connection, nodes: Iterable[Mapping[str, Any]], views: Mapping[str, tuple[str, str]]
 ) -> list[Failure]:

@@ -25,7 +25,7 @@ Connection = psycopg.Connection[DictRow]
 OLDEST_SERVER, NEWEST_SERVER = 15, 18
 
 # The texts of these classes of SQLSTATE can quote values; those of the others name objects only.
-_CLASSES_WITH_VALUES = frozenset({"22", "23", "P0", "XX"})
+CLASSES_WITH_VALUES = frozenset({"22", "23", "P0", "XX"})
 
 _HINTS = {
     "53100": "The disk is full: free some space, then run again.",
@@ -108,7 +108,7 @@ def translate(error: psycopg.Error) -> SynclineError:
         return kind(message, error.diag.message_hint)
     if state == "55P03":
         return LockedError("a lock could not be had in time", "Try again.")
-    if state[:2] in _CLASSES_WITH_VALUES:
+    if state[:2] in CLASSES_WITH_VALUES:
         place = ".".join(filter(None, [error.diag.schema_name, error.diag.table_name, error.diag.constraint_name]))
         message = f"a value was refused{' by ' + place if place else ''}"
     return DatabaseError(f"the database refused (SQLSTATE {state}): {message}", _HINTS.get(state))

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from syncline import check, control, db
 from syncline.dbt import Dbt, Models
-from syncline.errors import ModelError
+from syncline.errors import ModelError, first_of
 
 
 def follow_up(
@@ -27,7 +27,7 @@ def follow_up(
     control.save_models(connection, {name: stamp for name, stamp in behind.items() if name in done})
     errors = check.model_errors(nodes)
     if errors:
-        error = check.first_of(errors)
+        error = first_of(errors)
         raise ModelError(
             f"what was checked is published, but a model downstream failed: {error.message}",
             "Mend it: the next run builds it, whether its entities change or not.",

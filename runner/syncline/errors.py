@@ -14,6 +14,8 @@ SynclineError                what happened, where, and what to do next
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class SynclineError(Exception):
     """An error with a message for people: what happened, where, and what to do next.
@@ -67,3 +69,10 @@ class RefusedError(SynclineError):
     """A guard refused: checks, mass delete, error ratio, or nothing to roll back to."""
 
     exit_code = 3
+
+
+def first_of(errors: Mapping[str, SynclineError]) -> SynclineError:
+    """Return the first error, which names the others."""
+    (_, first), *others = errors.items()
+    also = f" (and {', '.join(name for name, _ in others)} failed too)" if others else ""
+    return type(first)(first.message + also, first.hint)

@@ -254,7 +254,7 @@ class _Load:
 
     def _stage(self, pages: Iterator[Page], fetch: Fetch, *, in_parts: bool) -> None:
         """Copy all pages; in parts, each is committed with the position after it, so that the next run can go on."""
-        encode = staged_encoder(self._stream.common.deleted)
+        encode = staged_encoder(self._reader.is_tombstone if self._stream.common.deleted else None)
         statement = sql.SQL("copy {} (_key, _hash, _ordinal, payload) from stdin (format binary)").format(self._staged)
         while True:
             due = time.monotonic() + CHECKPOINT_SECONDS if in_parts else None

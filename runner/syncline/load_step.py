@@ -16,7 +16,7 @@ from syncline import control, db
 from syncline.config import Project, Source, Stream
 from syncline.connectors import Connector, Context, open_connector, stream_settings
 from syncline.connectors.push import Push, PushedRecords
-from syncline.errors import ConfigurationError, RunError, SynclineError
+from syncline.errors import ConfigurationError, RunError, SynclineError, first_of
 from syncline.load import LoadOptions, guard_error_ratio, load_stream
 
 STREAMS_AT_ONCE = 4
@@ -52,9 +52,7 @@ class LoadStep:
                     stack.callback(connectors[source.name].close)
             failures = self._load_all(connectors)
         if failures and not self.is_each:
-            first, *others = sorted(failures)
-            also = f" (and {', '.join(others)} failed too)" if others else ""
-            raise type(failures[first])(failures[first].message + also, failures[first].hint)
+            raise first_of(dict(sorted(failures.items())))
         return failures
 
     def _open(self, source: Source, context: Context) -> Connector:

@@ -11,6 +11,7 @@ import msgspec
 import xxhash
 
 from syncline.config import Stream
+from syncline.connectors.json_text import parse_path
 
 KEY_BYTES = 1000
 """Longest key: an index entry of Postgres holds a third of a page."""
@@ -48,10 +49,12 @@ class RecordReader:
 
     def __init__(self, stream: Stream, hash_without: Iterable[str] = ()) -> None:
         self.read_key = _key_reader(stream.key)
-        self._key_paths = [field.removeprefix("$.").split(".") for field in stream.key]
-        self._without = [path.removeprefix("$.").split(".") for path in (*stream.common.hash_without, *hash_without)]
+        self._key_paths = [_fields(path) for path in stream.key]
+        self._without = [_fields(path) for path in (*stream.common.hash_without, *hash_without)]
         deleted = stream.common.deleted
-        self._counting = [*self._key_paths, *([deleted.path.removeprefix("$.").split(".")] if deleted else [])]
+        self._deleted = _fields(deleted.path) if deleted else None
+        self._deleted_when = deleted.when if deleted else None
+        self._counting = [*self._key_paths, *([self._deleted] if self._deleted else [])]
         self.digest: Callable[[bytes], bytes] = self._digest_without if self._without else xxhash.xxh3_128_digest
 
     def is_clean(self, records: list[bytes]) -> bool:
@@ -76,6 +79,13 @@ class RecordReader:
         if problem:
             raise BadRecordError(problem, key)
         return key
+
+    def is_tombstone(self, record: bytes) -> bool:
+        """Return whether a record that can be taken says that its key is gone."""
+        if self._deleted is None:
+            return False
+        found = _value_at(msgspec.json.decode(record), self._deleted)
+        return bool(found) if self._deleted_when is True else bool(found == self._deleted_when)
 
     def _read_key_leniently(self, record: bytes) -> bytes | None:
         """Return the key of a record that is bad elsewhere, so that the load knows whose record it is; else None."""
@@ -173,6 +183,10 @@ def _only(content: Any, paths: list[list[str]]) -> dict[str, Any]:
     return kept
 
 
+def _fields(path: str) -> list[str]:
+    return list(parse_path(path))
+
+
 def _value_at(content: Any, path: list[str]) -> Any:
     for name in path:
         content = content.get(name) if isinstance(content, dict) else None
@@ -199,7 +213,7 @@ def _key_reader(fields: tuple[str, ...]) -> Callable[[bytes], bytes]:
     """
     if not fields:
         return _guarded(_content_key)
-    paths = [field.removeprefix("$.").split(".") for field in fields]
+    paths = [_fields(path) for path in fields]
     decode = msgspec.json.Decoder(_shape(paths)).decode
     getters = [_getter(place, len(path)) for place, path in enumerate(paths)]
 

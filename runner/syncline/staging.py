@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
-from typing import Any
 
-import msgspec
 from psycopg import Copy
-
-from syncline.config import Tombstone
 
 Encode = Callable[[bytes, bytes, int, bytes], bytes]
 """Makes a COPY row of a record's key, hash, ordinal and text."""
@@ -59,11 +55,11 @@ def first_encoder(load_id: int) -> Encode:
     return encode
 
 
-def staged_encoder(tombstone: Tombstone | None) -> Encode:
+def staged_encoder(is_tombstone: Callable[[bytes], bool] | None) -> Encode:
     """Return the encoder of rows (_key, _hash, _ordinal, payload); hash and payload of a tombstone are null."""
 
     def encode(key: bytes, digest: bytes, ordinal: int, record: bytes) -> bytes:
-        if tombstone is not None and _is_tombstone(record, tombstone.path, tombstone.when):
+        if is_tombstone is not None and is_tombstone(record):
             return b"".join((_HEAD(4, len(key)), key, _TOMBSTONE_REST(-1, 8, ordinal, -1)))
         return b"".join((_HEAD(4, len(key)), key, _STAGED_REST(16, digest, 8, ordinal, len(record)), record))
 
@@ -73,10 +69,3 @@ def staged_encoder(tombstone: Tombstone | None) -> Encode:
 def address_row(address: bytes) -> bytes:
     """Return the row of one tid."""
     return b"\0\x01\0\0\0\x06" + address
-
-
-def _is_tombstone(record: bytes, path: str, when: Any) -> bool:
-    content = msgspec.json.decode(record)
-    for name in path.removeprefix("$.").split("."):
-        content = content.get(name) if isinstance(content, dict) else None
-    return content == when if when is not True else bool(content)

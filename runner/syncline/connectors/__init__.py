@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -94,7 +95,7 @@ class Context:
         """Keep a line that a program under the connector has printed, with secrets masked."""
 
 
-class Connector:
+class Connector(ABC):
     """Reads the streams of one source. Made once per run and source; `read` is called from one thread per stream.
 
     A fetched connector takes part in every run; one that is not waits for records that others send. Exact increments
@@ -109,7 +110,8 @@ class Connector:
     hash_without: ClassVar[tuple[str, ...]] = ()
     identifying: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, settings: Any, context: Context) -> None: ...
+    def __init__(self, settings: Any, context: Context) -> None:  # noqa: B027 (a connector may need neither)
+        pass
 
     def is_increment(self, stream: Stream, settings: Any) -> bool:
         """Return whether a stream with these settings brings changed records only."""
@@ -123,18 +125,18 @@ class Connector:
         """Return the streams of the source that must be loaded before one with these settings."""
         return ()
 
+    @abstractmethod
     def read(self, fetch: Fetch) -> Iterator[Page]:
         """Yield the stream's pages; memory stays flat whatever the size.
 
         Raises SourceError where the source fails, with what to do next; half an answer never passes for a whole one.
         """
-        raise NotImplementedError
 
     def discover(self) -> Iterator[Found]:
         """Yield the streams that the live source could have; raises SourceError where it cannot be asked."""
-        raise NotImplementedError
+        return iter(())
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (most hold nothing)
         """Give back what is held; called once, after all reading."""
 
 

@@ -37,6 +37,10 @@ class PushConnector(Connector):
     StreamSettings = PushStream
     is_fetched = False
 
+    def read(self, fetch: Fetch) -> Iterator[Page]:
+        """Yield nothing: what there is was pushed."""
+        return iter(())
+
 
 class PushedRecords(Connector):
     """Reads one push, into a stream of any source."""

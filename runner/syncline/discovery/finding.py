@@ -97,6 +97,11 @@ def _find(
     source: Source, connector: Connector, only: Sequence[str], columns: dict[str, dict[str, str]]
 ) -> list[StreamFinding]:
     """Return what the connector names; `columns` takes in what it knows of streams that their own settings read."""
+    if not connector.is_fetched and not source.streams:
+        raise ConfigurationError(
+            f"the connector {source.connector} cannot tell what {source.name} has: it waits for records that others send",
+            "Declare its streams under `tables`, each with its key.",
+        )
     findings: list[StreamFinding] = []
     taken: set[str] = set()
     known = set(source.streams)
@@ -117,12 +122,6 @@ def _find(
         # An API that does not say what it has can still be read where the project says it.
         if not source.streams:
             raise
-    except NotImplementedError:
-        if not source.streams:
-            raise ConfigurationError(
-                f"the connector {source.connector} cannot tell what {source.name} has",
-                "Declare a stream under `tables`: then discover reads some of its records and writes its model.",
-            ) from None
     return findings
 
 
@@ -170,6 +169,8 @@ def _sample(
     """Return a declared stream by its first records; `columns` are those of its place, where it may have just some."""
     records: list[bytes] = []
     problem, is_gone = None, False
+    if not connector.is_fetched:
+        problem = f"the connector {source.connector} waits for records that others send"
     try:
         pages = connector.read(Fetch(stream=stream, settings=stream_settings(project, source, stream)))
         with closing(_readable(pages)) as readable:
@@ -178,8 +179,6 @@ def _sample(
         raise
     except (SourceError, ConfigurationError) as error:
         problem, is_gone = error.message, isinstance(error, SourceError)
-    except NotImplementedError:
-        problem = f"the connector {source.connector} waits for records that others send"
     key = None if stream.common.key is None else stream.key
     fields = {name for record in records for name in msgspec.json.decode(record, type=dict[str, msgspec.Raw])}
     known = {name: kind for name, kind in columns.items() if name in fields} if fields <= set(columns) else None

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import psycopg
 
+from syncline.db import CLASSES_WITH_VALUES
 from syncline.errors import SourceError, SourceUnavailableError
 
 # A connection that is refused has no SQLSTATE in libpq, only a text.
@@ -44,10 +45,6 @@ _KNOWN = {
 }
 
 
-# Texts of these classes can quote values.
-_CLASSES_WITH_VALUES = frozenset({"23", "P0", "XX"})
-
-
 @contextmanager
 def explained(place: str) -> Iterator[None]:
     """Raise what psycopg raises inside as SourceError, or SourceUnavailableError where it may pass, with the place."""
@@ -65,5 +62,5 @@ def _explain(place: str, error: psycopg.Error) -> SourceError:
             may_pass, message, hint = _KNOWN[code]
             kind = SourceUnavailableError if may_pass else SourceError
             return kind(f"{place}: {message.format(text, state=state)}", hint)
-    said = "" if state[:2] in _CLASSES_WITH_VALUES else f": {text}"
+    said = "" if state[:2] in CLASSES_WITH_VALUES else f": {text}"
     return SourceError(f"{place}: the database refused (SQLSTATE {state}){said}", "Check the stream's settings.")

@@ -99,7 +99,7 @@ def _find(
     """Return what the connector names; `columns` takes in what it knows of streams that their own settings read."""
     if not connector.is_fetched and not source.streams:
         raise ConfigurationError(
-            f"the connector {source.connector} cannot tell what {source.name} has: it waits for records that others send",
+            f"the connector {source.connector} cannot tell what {source.name} has: records are sent to it",
             "Declare its streams under `tables`, each with its key.",
         )
     findings: list[StreamFinding] = []

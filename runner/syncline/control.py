@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 from syncline import db
@@ -18,28 +19,77 @@ def request_run(
     trigger: str,
     triggered_by: str | None = None,
     request_id: str | None = None,
+    *,
+    is_foreground: bool = False,
+    max_attempts: int = 3,
+    timeout: float | None = None,
 ) -> int:
-    """Put a run in the queue, or find the identical one that waits there; return its number."""
-    arguments = (sources, entities, json.dumps(options), trigger, triggered_by, request_id)
-    run_id: int = db.call_value(connection, "request_run", *arguments)
+    """Put a run in the queue, or find the identical one that waits there; return its number.
+
+    No sources are all that the project declares. Raises ConfigurationError where a source or an option is unknown.
+    Only this process works a run in the foreground. `timeout` is in seconds, for each attempt.
+    """
+    run_id: int = db.call_value(
+        connection,
+        "request_run",
+        p_sources=sources,
+        p_entities=entities,
+        p_options=json.dumps(options),
+        p_trigger=trigger,
+        p_triggered_by=triggered_by,
+        p_request_id=request_id,
+        p_max_attempts=max_attempts,
+        p_timeout=timedelta(seconds=timeout) if timeout else None,
+        p_is_foreground=is_foreground,
+    )
     return run_id
 
 
-def claim_run(connection: Connection, run_id: int) -> tuple[int, int] | None:
-    """Claim the run for this connection's session; return (run id, attempt), None where another is in its way.
+def cancel_run(connection: Connection, run_id: int, requested_by: str | None = None) -> str:
+    """Cancel a queued run, or ask the process that works it to stop; return its status now: cancelled or running.
 
-    The session holds the run's advisory lock from then on, and its writing functions work for the run.
+    Raises ConfigurationError where there is no such run, RefusedError where it has ended.
     """
-    rows = db.call(connection, "claim_run", run_id)
-    if not rows:
-        return None
-    run = (rows[0]["run_id"], rows[0]["attempt"])
-    with db.translated():
-        connection.execute(
-            "select set_config('syncline.run_id', %s, false), set_config('syncline.attempt', %s, false)",
-            (str(run[0]), str(run[1])),
-        )
-    return run
+    status: str = db.call_value(connection, "cancel_run", run_id, requested_by)
+    return status
+
+
+def retry_run(connection: Connection, run_id: int, trigger: str, triggered_by: str, request_id: str) -> int:
+    """Request a run once more that has ended; return the new run's number.
+
+    Raises ConfigurationError where there is no such run, RefusedError where it has not ended or was a push.
+    """
+    retried: int = db.call_value(connection, "retry_run", run_id, trigger, triggered_by, request_id)
+    return retried
+
+
+def cancelled_by(connection: Connection, run_id: int) -> str | None:
+    """Return who asked to cancel the running run."""
+    name: str | None = db.call_value(connection, "cancelled_by", run_id)
+    return name
+
+
+def claim_run(
+    connection: Connection, run_id: int | None = None, sources: list[str] | None = None
+) -> dict[str, Any] | None:
+    """Claim the run, or the oldest that is due of these sources, for this connection's session; return its row.
+
+    None where none may start. The session holds the run's advisory lock from then on, and its writing functions work
+    for the run.
+    """
+    rows = db.call(connection, "claim_run", run_id, sources)
+    return rows[0] if rows else None
+
+
+def seconds_until_due(connection: Connection, sources: list[str] | None) -> float | None:
+    """Return how long until a queued run of these sources comes due that is not yet."""
+    seconds: float | None = db.call_value(connection, "seconds_until_due", sources)
+    return seconds
+
+
+def is_run_alive(connection: Connection, run_id: int) -> bool:
+    """Return whether a session holds the run's advisory lock."""
+    return bool(db.call_value(connection, "is_run_alive", run_id))
 
 
 def blocking_runs(connection: Connection, run_id: int) -> list[int]:
@@ -65,9 +115,15 @@ def finish_step(connection: Connection, step: str, status: str = "succeeded") ->
     db.call(connection, "finish_step", step, status)
 
 
-def finish_run(connection: Connection, status: str, error: Mapping[str, Any] | None = None) -> None:
-    """End the session's run and give its lock back."""
-    db.call(connection, "finish_run", status, json.dumps(error) if error else None)
+def finish_run(connection: Connection, status: str, error: Mapping[str, Any] | None = None) -> str:
+    """End the session's run and give its lock back; return its status: a failed one may be queued again."""
+    ended: str = db.call_value(connection, "finish_run", status, json.dumps(error) if error else None)
+    return ended
+
+
+def hand_back_run(connection: Connection) -> None:
+    """Put the session's run back in the queue, for another worker; this attempt does not count."""
+    db.call(connection, "hand_back_run")
 
 
 def run_report(connection: Connection, run_id: int) -> dict[str, Any]:

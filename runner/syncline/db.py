@@ -71,16 +71,19 @@ def connect(dsn: str, *, run: tuple[int, int] | None = None, timeout: int = 10) 
     return connection
 
 
-def call(connection: Connection, function: str, *arguments: Any) -> list[DictRow]:
+def call(connection: Connection, function: str, *arguments: Any, **named: Any) -> list[DictRow]:
     """Call a function of the control plane and return its rows; errors are translated."""
-    places = ", ".join(["%s"] * len(arguments))
+    places = ", ".join(["%s"] * len(arguments) + [f"{name} => %s" for name in named])
     with translated():
-        return connection.execute(f"select * from syncline.{function}({places})", arguments).fetchall()  # noqa: S608
+        return connection.execute(
+            f"select * from syncline.{function}({places})",  # noqa: S608
+            (*arguments, *named.values()),
+        ).fetchall()
 
 
-def call_value(connection: Connection, function: str, *arguments: Any) -> Any:
+def call_value(connection: Connection, function: str, *arguments: Any, **named: Any) -> Any:
     """Call a function of the control plane that gives one value."""
-    rows = call(connection, function, *arguments)
+    rows = call(connection, function, *arguments, **named)
     return next(iter(rows[0].values())) if rows else None
 
 

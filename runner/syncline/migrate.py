@@ -75,9 +75,9 @@ def is_up_to_date(connection: db.Connection, project: Project) -> bool:
         if known != {file.name: _fingerprint(connection, file) for file in _function_files()}:
             return False
         done = {row["name"] for row in connection.execute("select name from syncline.migrations")}
-        rows = connection.execute("select source || '.' || stream as label from syncline.streams").fetchall()
-    labels = {stream.label for source in project.sources.values() for stream in source.streams.values()}
-    return {file.name for file in _migration_files()} <= done and labels <= {row["label"] for row in rows}
+        query = "select source || '.' || stream as label from syncline.streams where is_declared"
+        declared = {row["label"] for row in connection.execute(query)}
+    return {file.name for file in _migration_files()} <= done and declared == project.stream_labels
 
 
 def _check_known(connection: db.Connection) -> None:
@@ -134,6 +134,7 @@ def _create_streams(connection: db.Connection, project: Project, applied: Applie
             if stream.label not in known:
                 connection.execute("select syncline.create_stream(%s, %s)", (source.name, stream.name))
                 applied.streams.append(stream.label)
+    connection.execute("select syncline.declare_streams(%s)", (sorted(project.stream_labels),))
 
 
 def _execute_file(connection: db.Connection, file: Path) -> None:

@@ -99,6 +99,7 @@ begin
     v_is_all := v_is_full
         or v_build.signature is distinct from v_base.signature
         or coalesce((v_options ->> 'full_refresh')::boolean, false)
+        or coalesce((v_options ->> 'force_overwrite')::boolean, false)
         or syncline.has_pruned(v_base.loads, p_spec -> 'streams');
 
     perform set_config('syncline.build_id', v_build.build_id::text, true);

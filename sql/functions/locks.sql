@@ -38,7 +38,7 @@ $$;
 comment on function syncline.hold_run() is
 'Holds the session''s run row until the transaction ends; raises SY101 where the run was lost. Every writing transaction of a run starts with it.';
 
-create or replace function syncline.is_run_alive(p_run_id bigint) returns boolean
+create or replace function syncline.is_lock_held(p_kind text, p_number bigint) returns boolean
 language sql stable
 as $$
     select exists (
@@ -46,12 +46,17 @@ as $$
         from pg_catalog.pg_locks
         where locktype = 'advisory'
             and database = (select oid from pg_catalog.pg_database where datname = current_database())
-            and classid::bigint = syncline.lock_class('run')
-            and objid::bigint = p_run_id % 2147483647
+            and classid::bigint = syncline.lock_class(p_kind)
+            and objid::bigint = p_number % 2147483647
             and objsubid = 2
             and granted
     )
 $$;
+comment on function syncline.is_lock_held(text, bigint) is 'Whether a session holds the numbered advisory lock of a kind.';
+
+create or replace function syncline.is_run_alive(p_run_id bigint) returns boolean
+language sql stable
+as $$ select syncline.is_lock_held('run', p_run_id) $$;
 comment on function syncline.is_run_alive(bigint) is 'Whether a session holds the run''s advisory lock.';
 
 create or replace function syncline.lock_entity(p_entity text) returns void

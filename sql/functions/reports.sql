@@ -6,11 +6,20 @@ as $$
     select jsonb_build_object(
         'run_id', run.run_id,
         'status', run.status,
+        'kind', syncline.run_kind(run.options),
         'trigger', run.trigger,
         'triggered_by', run.triggered_by,
         'request_id', run.request_id,
         'sources', to_jsonb(run.sources),
+        'entities_asked_for', to_jsonb(run.entities),
         'options', run.options,
+        'schedule', run.schedule,
+        'retry_of', run.retry_of,
+        'attempt', run.attempt,
+        'max_attempts', run.max_attempts,
+        'requested_at', run.requested_at,
+        'due_at', case when run.status = 'queued' then run.due_at end,
+        'is_cancelling', exists (select 1 from syncline.cancellations as stop where stop.run_id = run.run_id),
         'started_at', run.started_at,
         'finished_at', run.finished_at,
         'duration_ms', round(extract(epoch from coalesce(run.finished_at, clock_timestamp()) - run.started_at) * 1000),
@@ -64,14 +73,48 @@ as $$
 $$;
 comment on function syncline.run_report(bigint) is 'A run as one object: what `syncline run --json` prints.';
 
-create or replace function syncline.run_reports(p_limit integer default 20) returns setof jsonb
+create or replace function syncline.run_kind(p_options jsonb) returns text
+language sql immutable
+as $$
+    select case
+        when p_options ? 'limit' then 'trial'
+        when p_options ? 'dry_run' then 'dry run'
+        when p_options ? 'push' then 'push'
+        when p_options ? 'adopt' then 'adopt'
+        when p_options -> 'steps' = '["load"]' then 'load'
+        when p_options ? 'steps' then 'build'
+        else 'sync'
+    end
+$$;
+comment on function syncline.run_kind(jsonb) is
+'What kind of run these options ask for: sync, load, build, push, adopt, dry run or trial.';
+
+create or replace function syncline.run_reports(
+    p_limit integer default 20,
+    p_statuses text[] default null,
+    p_triggers text[] default null,
+    p_source text default null,
+    p_kinds text[] default null,
+    p_before bigint default null
+) returns setof jsonb
 language sql stable
 as $$
     select syncline.run_report(run_id)
-    from (select run_id from syncline.runs order by run_id desc limit p_limit) as newest
+    from (
+        select run_id
+        from syncline.runs
+        where (p_statuses is null or status = any (p_statuses))
+            and (p_triggers is null or trigger = any (p_triggers))
+            and (p_source is null or p_source = any (sources))
+            and (p_kinds is null or syncline.run_kind(options) = any (p_kinds))
+            and (p_before is null or run_id < p_before)
+        order by run_id desc
+        limit p_limit
+    ) as newest
     order by run_id desc
 $$;
-comment on function syncline.run_reports(integer) is 'The newest runs, newest first.';
+comment on function syncline.run_reports(integer, text[], text[], text, text[], bigint) is
+'The newest runs, newest first: of these statuses, triggers, source and kinds, before the one numbered.';
 
 create or replace view syncline.entity_status as
 select

@@ -151,3 +151,12 @@ begin
 end
 $$;
 comment on function syncline.reset_cursor(text, text) is 'Makes the stream''s next increment start from the beginning.';
+
+create or replace function syncline.declare_streams(p_labels text[]) returns void
+language sql
+as $$
+    update syncline.streams set is_declared = source || '.' || stream = any (p_labels)
+    where is_declared is distinct from (source || '.' || stream = any (p_labels))
+$$;
+comment on function syncline.declare_streams(text[]) is
+'Notes which streams (source.stream) the project declares: a run of all sources is a run of these.';

@@ -155,6 +155,8 @@ class Watcher:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
+    def event(self, level: str, name: str, detail: Mapping[str, Any]) -> None: ...
+
 
 class FailedRun(SynclineError):  # noqa: N818 (it is a result, never raised)
     """How a run failed: message, hint and exit code, whether it is in the report or was raised."""

@@ -44,12 +44,14 @@ def adopt(engine: Engine, table: str, name: str, key: Sequence[str] = ()) -> dic
             {"adopt": table, "key": key},
             "cli",
             getpass.getuser(),
+            is_foreground=True,
+            max_attempts=1,
         )
         claimed = claim(connection, run_id, 0, lambda _: None)
         if claimed is None:
             raise RunError(f"run {run_id} was worked by another process", "Look at `syncline runs`.")
         try:
-            facts = _work(engine, connection, claimed, entity, streams, table, key)
+            facts = _work(engine, connection, (claimed["run_id"], claimed["attempt"]), entity, streams, table, key)
         except BaseException as error:
             fail_run(connection, run_id, error, engine.project.mask)
             raise

@@ -81,6 +81,17 @@ def claim_run(
     return rows[0] if rows else None
 
 
+def session_run(connection: Connection) -> int | None:
+    """Return the run that this connection's session works for."""
+    run_id: int | None = db.call_value(connection, "session_run")
+    return run_id
+
+
+def hold_run(connection: Connection) -> None:
+    """Raise LostClaimError where the session's run is not its own any more."""
+    db.call(connection, "hold_run")
+
+
 def seconds_until_due(connection: Connection, sources: list[str] | None) -> float | None:
     """Return how long until a queued run of these sources comes due that is not yet."""
     seconds: float | None = db.call_value(connection, "seconds_until_due", sources)

@@ -13,6 +13,7 @@ from psycopg.rows import DictRow, dict_row
 from syncline.errors import (
     ConfigurationError,
     DatabaseError,
+    DatabaseUnavailableError,
     LockedError,
     LostClaimError,
     RefusedError,
@@ -26,6 +27,14 @@ OLDEST_SERVER, NEWEST_SERVER = 15, 18
 
 # The texts of these classes of SQLSTATE can quote values; those of the others name objects only.
 CLASSES_WITH_VALUES = frozenset({"22", "23", "P0", "XX"})
+
+SESSION: dict[str, Any] = {"autocommit": True, "row_factory": dict_row, "prepare_threshold": None}
+"""How every session of ours is opened, whether alone or in a pool."""
+
+# Nobody is there, or there is no room: the same may be asked again later.
+UNAVAILABLE = frozenset({"53300", "57P01", "57P02", "57P03"})
+
+_KEEPALIVES = {"idle": 15, "interval": 5, "count": 3}
 
 _HINTS = {
     "53100": "The disk is full: free some space, then run again.",
@@ -44,6 +53,17 @@ def connect(dsn: str, *, run: tuple[int, int] | None = None, timeout: int = 10) 
     `run` is (run id, attempt) of the run it works for: every function that writes then first shows that the run is
     still its own. Raises ConfigurationError where the address is wrong, DatabaseError where nobody answers.
     """
+    with translated():
+        connection = psycopg.Connection[DictRow].connect(session_dsn(dsn, run=run, timeout=timeout), **SESSION)
+    check_server(connection)
+    return connection
+
+
+def session_dsn(dsn: str, *, run: tuple[int, int] | None = None, timeout: int = 10, name: str | None = None) -> str:
+    """Return the connection string of a session of ours: times in UTC and ISO style, its name, and its run.
+
+    Raises ConfigurationError where the address is wrong.
+    """
     try:
         given = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError:
@@ -53,22 +73,26 @@ def connect(dsn: str, *, run: tuple[int, int] | None = None, timeout: int = 10) 
     # psycopg reads times in ISO style alone, and a database may say otherwise.
     options = [str(given.get("options") or ""), "-c TimeZone=UTC", "-c DateStyle=ISO,YMD", "-c IntervalStyle=postgres"]
     options.append("-c client_connection_check_interval=1s")
+    # A peer that is gone without a word is noticed within 30 seconds, here as there.
+    options += [f"-c tcp_keepalives_{setting}={value}" for setting, value in _KEEPALIVES.items()]
     if run is not None:
         options += [f"-c syncline.run_id={run[0]}", f"-c syncline.attempt={run[1]}"]
+    for setting, value in _KEEPALIVES.items():
+        given.setdefault(f"keepalives_{setting}", value)
     given.setdefault("connect_timeout", timeout)
-    given.setdefault("application_name", "syncline" if run is None else f"syncline run {run[0]}")
+    given.setdefault("application_name", name or ("syncline" if run is None else f"syncline run {run[0]}"))
     given["options"] = " ".join(filter(None, options))
-    with translated():
-        connection = psycopg.Connection[DictRow].connect(
-            make_conninfo("", **given), autocommit=True, row_factory=dict_row, prepare_threshold=None
-        )
+    return make_conninfo("", **given)
+
+
+def check_server(connection: Connection) -> None:
+    """Raise ConfigurationError, and close the connection, where the server is of a version that is not supported."""
     major = connection.info.server_version // 10000
     if not OLDEST_SERVER <= major <= NEWEST_SERVER:
         connection.close()
         raise ConfigurationError(
             f"the server is Postgres {major}", f"Syncline works with Postgres {OLDEST_SERVER} to {NEWEST_SERVER}."
         )
-    return connection
 
 
 def call(connection: Connection, function: str, *arguments: Any, **named: Any) -> list[DictRow]:
@@ -101,7 +125,7 @@ def translate(error: psycopg.Error) -> SynclineError:
     state = error.sqlstate
     message = (error.diag.message_primary or "").strip()
     if state is None:
-        return DatabaseError(
+        return DatabaseUnavailableError(
             f"the database does not answer: {next(iter(str(error).strip().splitlines()), type(error).__name__)}",
             "Check that it runs and that DATABASE_URL is right: `syncline doctor`.",
         )
@@ -114,4 +138,5 @@ def translate(error: psycopg.Error) -> SynclineError:
     if state[:2] in CLASSES_WITH_VALUES:
         place = ".".join(filter(None, [error.diag.schema_name, error.diag.table_name, error.diag.constraint_name]))
         message = f"a value was refused{' by ' + place if place else ''}"
-    return DatabaseError(f"the database refused (SQLSTATE {state}): {message}", _HINTS.get(state))
+    kind = DatabaseUnavailableError if state in UNAVAILABLE or state[:2] == "08" else DatabaseError
+    return kind(f"the database refused (SQLSTATE {state}): {message}", _HINTS.get(state))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,16 +137,23 @@ class Dbt:
         nodes: list[dict[str, Any]] = self._answer(on_event)["nodes"]
         return nodes
 
-    def close(self) -> None:
-        """End the process; closing its standard input is what ends it, so it never outlives this one."""
+    def stop(self) -> None:
+        """End the process, whatever it is at; the next request starts another."""
         if self._process is not None:
             self._end(self._process)
+            self._process, self._has_pending_parse = None, False
+
+    def close(self) -> None:
+        """End the process for good."""
+        self.stop()
         self._log.close()
 
     def _end(self, process: subprocess.Popen[str]) -> None:
         assert process.stdin
         assert process.stdout
-        process.stdin.close()
+        # The end of its standard input is what ends it, so it never outlives this one.
+        with suppress(BrokenPipeError):
+            process.stdin.close()
         try:
             process.wait(timeout=5)
         except subprocess.TimeoutExpired:

@@ -6,8 +6,10 @@ SynclineError                what happened, where, and what to do next
 │   ├── SourceError          the source did not answer as it should
 │   │   └── SourceUnavailableError   it may answer later
 │   ├── DatabaseError        the database refused or went away
+│   │   ├── DatabaseUnavailableError  nobody answers there; it may later
 │   │   └── LockedError      a lock could not be had in time
 │   ├── ModelError           dbt could not build an entity
+│   ├── CancelledError       somebody asked to stop the run
 │   └── LostClaimError       the run was taken from this process
 └── RefusedError             3: a guard refused: nothing was changed
 """
@@ -53,12 +55,20 @@ class DatabaseError(RunError):
     """The database refused a statement or went away; the transaction at hand was rolled back."""
 
 
+class DatabaseUnavailableError(DatabaseError):
+    """The database is down, full or out of reach: the same question may be answered later."""
+
+
 class LockedError(DatabaseError):
     """A lock could not be had in time; the transaction was rolled back and can be tried again."""
 
 
 class ModelError(RunError):
     """An entity could not be built; its `_current` view is as it was."""
+
+
+class CancelledError(RunError):
+    """Somebody asked to stop the run; what is current stays as it was."""
 
 
 class LostClaimError(RunError):

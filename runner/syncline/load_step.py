@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class LoadStep:
     progress: Callable[[str, int], None]
     done: Callable[[str, dict[str, Any]], None]
     note: Callable[[str], None]
-    stopped: threading.Event = field(default_factory=threading.Event)
+    stopped: threading.Event
 
     def run(self) -> dict[str, SynclineError]:
         """Load all streams; return what failed, by stream, where each stands for itself.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from syncline import control, db
 from syncline import publish as publishing
@@ -17,7 +19,8 @@ from syncline.connectors import connector_class
 from syncline.connectors.push import Push
 from syncline.dbt import Dbt, Entity, Models
 from syncline.downstream import follow_up
-from syncline.errors import ConfigurationError, RunError, SynclineError
+from syncline.errors import CancelledError, ConfigurationError, LostClaimError, RunError, SynclineError
+from syncline.interruption import Claim, InterruptedRun, Overseer
 from syncline.load import LoadOptions
 from syncline.load_step import LoadStep
 from syncline.masking import Mask
@@ -25,7 +28,8 @@ from syncline.migrate import is_up_to_date, migrate
 from syncline.selection import fed_entities, feeding_streams, held_back, named_entities
 from syncline.watcher import Watcher
 
-STEPS = ("load", "build", "check", "publish")
+Step = Literal["load", "build", "check", "publish"]
+STEPS: tuple[Step, ...] = ("load", "build", "check", "publish")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +39,37 @@ class RunOptions:
     sources: tuple[str, ...] = ()
     entities: tuple[str, ...] = ()
     streams: tuple[str, ...] = ()
-    steps: tuple[str, ...] = STEPS
+    steps: tuple[Step, ...] = STEPS
     dry_run: bool = False
     limit: int | None = None
     full_refresh: bool = False
+    force_overwrite: bool = False
     allow_mass_delete: bool = False
     since: str | None = None
     until: str | None = None
     push: Push | None = None
     publish: Publish | None = None
     wait_timeout: float = 600
+    timeout: float | None = None
     trigger: str = "cli"
+    triggered_by: str | None = None
+    request_id: str | None = None
+
+    @classmethod
+    def asked_for(cls, run: Mapping[str, Any]) -> RunOptions:
+        """What a row of the queue asks for. Raises ConfigurationError where its options are none."""
+        try:
+            asked = msgspec.convert(run["options"], _Asked)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"run {run['run_id']} asks for what cannot be: {error}") from None
+        return cls(
+            sources=tuple(run["sources"]),
+            entities=tuple(run["entities"]),
+            trigger=run["trigger"],
+            triggered_by=run["triggered_by"],
+            request_id=run["request_id"],
+            **msgspec.structs.asdict(asked),
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The part that decides what the run does, as the control plane keeps it."""
@@ -55,6 +79,7 @@ class RunOptions:
             "dry_run": self.dry_run,
             "limit": self.limit,
             "full_refresh": self.full_refresh,
+            "force_overwrite": self.force_overwrite,
             "allow_mass_delete": self.allow_mass_delete,
             "since": self.since,
             "until": self.until,
@@ -67,6 +92,21 @@ class RunOptions:
     @property
     def publishes(self) -> bool:
         return "publish" in self.steps and not self.dry_run and self.limit is None
+
+
+class _Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The options of a row of the queue."""
+
+    streams: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = STEPS
+    dry_run: bool = False
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    full_refresh: bool = False
+    force_overwrite: bool = False
+    allow_mass_delete: bool = False
+    since: str | None = None
+    until: str | None = None
+    publish: Publish | None = None
 
 
 @dataclass(slots=True)
@@ -102,19 +142,42 @@ def run(engine: Engine, options: RunOptions, watcher: Watcher) -> dict[str, Any]
             migrate(connection, engine.project)
         if set(options.steps) & {"build", "check"}:
             engine.dbt.start_parse()
-        names = [source.name for source in sources]
         run_id = control.request_run(
-            connection, names, list(options.entities), options.as_json(), options.trigger, getpass.getuser()
+            connection,
+            [source.name for source in sources],
+            list(options.entities),
+            options.as_json(),
+            options.trigger,
+            options.triggered_by or getpass.getuser(),
+            options.request_id,
+            is_foreground=True,
+            max_attempts=1,
+            timeout=options.timeout,
         )
         claimed = claim(connection, run_id, options.wait_timeout, watcher.waiting)
         if claimed:
-            _Run(engine, options, watcher, connection, claimed, sources).work()
+            _Run(engine, options, watcher, connection, claimed).work()
         return control.run_report(connection, run_id)
+
+
+def work(engine: Engine, connection: db.Connection, claimed: Mapping[str, Any], watcher: Watcher) -> None:
+    """Work a run that a worker's connection has claimed, as its row asks; note how it ended.
+
+    Raises LostClaimError or DatabaseError where that cannot be noted, InterruptedRun where it was handed back.
+    """
+    try:
+        options = RunOptions.asked_for(claimed)
+        if set(options.steps) & {"build", "check"}:
+            engine.dbt.start_parse()
+    except SynclineError as error:
+        note_failure(connection, error, engine.project.mask)
+        return
+    _Run(engine, options, watcher, connection, claimed, is_expendable=True).work()
 
 
 def claim(
     connection: db.Connection, run_id: int, wait_timeout: float, waiting: Callable[[list[int]], None]
-) -> tuple[int, int] | None:
+) -> dict[str, Any] | None:
     """Claim the run, or wait for the one in its way; None where another process has worked the identical request."""
     until = time.monotonic() + wait_timeout
     told: list[int] = []
@@ -159,34 +222,69 @@ class _Run:
         options: RunOptions,
         watcher: Watcher,
         connection: db.Connection,
-        claimed: tuple[int, int],
-        sources: list[Source],
+        run: Mapping[str, Any],
+        *,
+        is_expendable: bool = False,
     ) -> None:
         self._engine = engine
         self._options = options
         self._watcher = watcher
         self._connection = connection
-        self._claimed = claimed
-        self._sources = sources
+        self._run = run
+        self._claimed = (run["run_id"], run["attempt"])
+        self._sources: list[Source] = []
         self._is_each = (options.publish or engine.project.publish) == "each"
         self._failures: dict[str, SynclineError] = {}  # by stream and entity, where each stands for itself
         self._feeding: set[str] | None = None  # the streams that feed the entities asked for; None for all
+        timeout = run["timeout"].total_seconds() if run["timeout"] else None
+        claim = Claim(*self._claimed, timeout)
+        self._overseer = Overseer(engine.dsn, claim, is_expendable=is_expendable)
 
     def work(self) -> None:
         """Work the run to its end and note it. A failed run leaves current as it was; this raises nothing for it."""
-        control.log(self._connection, "info", "sync_start", sources=[source.name for source in self._sources])
         try:
-            self._steps()
+            with self._overseer:
+                self._begin()
+                self._steps()
         except BaseException as error:
-            self._fail(error)
-            if not isinstance(error, SynclineError):
-                raise
+            self._end(self._overseer.error if isinstance(error, RunError) and self._overseer.error else error)
             return
         if self._failures:
-            note_failure(self._connection, partial_failure(self._failures), self._engine.project.mask)
+            note_failure(self._connection, partial_failure(self._failures), self._engine.project.mask, self._watcher)
             return
-        control.log(self._connection, "info", "sync_ok")
+        report = control.run_report(self._connection, self._claimed[0])
+        self._log("info", "sync_ok", duration_ms=report["duration_ms"], **_counts(report))
         control.finish_run(self._connection, "succeeded")
+
+    def _begin(self) -> None:
+        run = self._run
+        who = {name: run[name] for name in ("trigger", "triggered_by", "attempt", "sources")}
+        self._log("info", "sync_start", **who)
+        self._sources = [self._engine.project.source(name) for name in run["sources"]]
+        _check_streams(self._sources, self._options.streams)
+
+    def _log(self, level: str, event: str, **detail: Any) -> None:
+        control.log(self._connection, level, event, **detail)
+        ids = {"run_id": self._run["run_id"], "request_id": self._run["request_id"]}
+        self._watcher.event(level, event, ids | detail)
+
+    def _end(self, error: BaseException) -> None:
+        """Note why the run ended early; raises `error` again where that is no matter of the run alone."""
+        if isinstance(error, KeyboardInterrupt):
+            # Its sessions end with it, and with them what they hold of the run.
+            self._engine.dbt.stop()
+        if isinstance(error, InterruptedRun) and error.error is None:
+            control.withdraw_candidates(self._connection, self._claimed[0])
+            control.hand_back_run(self._connection)
+            raise error
+        if isinstance(error, InterruptedRun):
+            assert error.error
+            error = error.error
+        if isinstance(error, LostClaimError):
+            raise error
+        fail_run(self._connection, self._claimed[0], error, self._engine.project.mask, self._watcher)
+        if not isinstance(error, SynclineError):
+            raise error
 
     def _steps(self) -> None:
         steps = self._options.steps
@@ -233,14 +331,11 @@ class _Run:
                     control.prune_stream(self._connection, source.name, stream.name, int(stream.common.keep))
 
     @contextmanager
-    def _step(self, name: str) -> Any:
+    def _step(self, name: str) -> Iterator[None]:
         control.begin_step(self._connection, name)
         self._watcher.step(name)
         yield
         control.finish_step(self._connection, name)
-
-    def _fail(self, error: BaseException) -> None:
-        fail_run(self._connection, self._claimed[0], error, self._engine.project.mask)
 
     # load
 
@@ -272,9 +367,15 @@ class _Run:
             push=options.push,
             is_each=self._is_each,
             progress=watcher.stream_progress,
-            done=watcher.stream_done,
+            done=self._stream_done,
             note=watcher.note,
+            stopped=self._overseer.stopped,
         ).run()
+
+    def _stream_done(self, label: str, load: dict[str, Any]) -> None:
+        counts = {kind: load[f"records_{kind}"] for kind in ("read", "new", "changed", "gone", "rejected")}
+        self._log("info", "stream_loaded", stream=label, load_id=load["load_id"], kind=load["kind"], **counts)
+        self._watcher.stream_done(label, load)
 
     def _wants(self, stream: Stream) -> bool:
         if self._feeding is not None and stream.label not in self._feeding:
@@ -324,28 +425,42 @@ class _Run:
         _follow_up(self._engine, self._connection, models, names, publication, self._claimed)
 
 
-def fail_run(connection: db.Connection, run_id: int, error: BaseException, mask: Mask) -> None:
+def fail_run(
+    connection: db.Connection, run_id: int, error: BaseException, mask: Mask, watcher: Watcher | None = None
+) -> None:
     """End the session's run as failed: its candidates are withdrawn. Raises `error` where that cannot be noted."""
     if connection.broken:
         return  # the next claim finds this run abandoned and withdraws its candidates
     try:
         control.withdraw_candidates(connection, run_id)
-        note_failure(connection, error, mask)
+        note_failure(connection, error, mask, watcher)
     except SynclineError:
         if isinstance(error, SynclineError):
             raise error from None
         raise
 
 
-def note_failure(connection: db.Connection, error: BaseException, mask: Mask) -> None:
+def note_failure(connection: db.Connection, error: BaseException, mask: Mask, watcher: Watcher | None = None) -> None:
     """Note why the session's run failed, without secrets."""
     message, hint, exit_code = type(error).__name__, "This is a defect in Syncline: please report it.", 1
     if isinstance(error, KeyboardInterrupt):
         message, hint = "interrupted", "Run again: what was loaded is kept."
     elif isinstance(error, SynclineError):
         message, hint, exit_code = mask(error.message), mask(error.hint or ""), error.exit_code
-    control.log(connection, "error", "sync_fail", message=message)
-    control.finish_run(connection, "failed", {"message": message, "hint": hint or None, "exit_code": exit_code})
+    status = "cancelled" if isinstance(error, CancelledError) else "failed"
+    run_id = control.session_run(connection)
+    control.log(connection, "error", "sync_fail", message=message, exit_code=exit_code)
+    ended = control.finish_run(connection, status, {"message": message, "hint": hint or None, "exit_code": exit_code})
+    if watcher is not None:
+        watcher.event("error", "sync_fail", {"run_id": run_id, "message": message, "exit_code": exit_code})
+        if ended == "queued":
+            watcher.event("warning", "sync_retry", {"run_id": run_id})
+
+
+def _counts(report: Mapping[str, Any]) -> dict[str, int]:
+    """Return what a run did to rows, over all its entities."""
+    kinds = ("inserted", "updated", "deleted", "unchanged", "rejected")
+    return {kind: sum(entity[kind] for entity in report["entities"].values()) for kind in kinds}
 
 
 def partial_failure(failures: Mapping[str, SynclineError]) -> SynclineError:

@@ -47,6 +47,9 @@ class PlainWatcher:
     def note(self, text: str) -> None:
         self._line(text)
 
+    def event(self, level: str, name: str, detail: Mapping[str, Any]) -> None:
+        pass
+
     def _line(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -103,6 +106,9 @@ class LiveWatcher:
 
     def note(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
+
+    def event(self, level: str, name: str, detail: Mapping[str, Any]) -> None:
+        pass
 
     def _render(self) -> Table:
         table = Table.grid(padding=(0, 2))

@@ -437,6 +437,13 @@ begin
     where run_id = syncline.session_run()
     returning runs.* into v_run;
     delete from syncline.cancellations where run_id = v_run.run_id;
+    if v_run.status = 'queued' then
+        perform syncline.log(
+            'warning',
+            'sync_retry',
+            jsonb_build_object('attempt', v_run.attempt, 'max_attempts', v_run.max_attempts, 'due_at', v_run.due_at)
+        );
+    end if;
     perform syncline.leave_run();
     return v_run.status;
 end
@@ -453,6 +460,7 @@ begin
     where run_id = syncline.session_run() and attempt = syncline.session_attempt() and status = 'running';
     update syncline.runs set status = 'queued', max_attempts = max_attempts + 1, due_at = clock_timestamp()
     where run_id = syncline.session_run();
+    perform syncline.log('warning', 'sync_handed_back');
     perform syncline.leave_run();
 end
 $$;

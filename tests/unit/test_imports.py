@@ -11,12 +11,13 @@ RUNNER = Path(__file__).parents[2] / "runner" / "syncline"
 
 LAYERS = [
     ["errors"],
-    ["paths", "dbt_errors", "masking"],
+    ["paths", "dbt_errors", "trigger", "masking"],
     ["config"],
     ["db", "watcher"],
     ["connectors"],
     ["records", "staging"],
     ["control", "migrate", "embedded", "scaffold", "dbt", "dbt_process", "live", "tally"],
+    ["interruption"],
     ["check", "load", "selection"],
     ["load_step", "build_step", "publish", "downstream"],
     ["pipeline"],

@@ -41,20 +41,22 @@ _HINTS = {
     "28P01": "Check user and password in DATABASE_URL.",
     "28000": "Check user and password in DATABASE_URL.",
     "3D000": "Create the database, or check its name in DATABASE_URL.",
-    "42501": "Grant the right to the database user; `syncline doctor` lists what is needed.",
+    "42501": "Let the owner grant it: select syncline.grant_roles(owner, runner, reader); docs/how-to/production.md.",
     "57P01": "The database was shut down in the middle: run again once it is up.",
     "57P02": "The database crashed in the middle: run again once it is up.",
 }
 
 
-def connect(dsn: str, *, run: tuple[int, int] | None = None, timeout: int = 10) -> Connection:
+def connect(
+    dsn: str, *, run: tuple[int, int] | None = None, timeout: int = 10, name: str | None = None
+) -> Connection:
     """Open a connection, in autocommit mode; transactions are opened with `connection.transaction()`.
 
     `run` is (run id, attempt) of the run it works for: every function that writes then first shows that the run is
-    still its own. Raises ConfigurationError where the address is wrong, DatabaseError where nobody answers.
+    still its own. `name` is what the server calls the session. Raises ConfigurationError where the address is wrong, DatabaseError where nobody answers.
     """
     with translated():
-        connection = psycopg.Connection[DictRow].connect(session_dsn(dsn, run=run, timeout=timeout), **SESSION)
+        connection = psycopg.Connection[DictRow].connect(session_dsn(dsn, run=run, timeout=timeout, name=name), **SESSION)
     check_server(connection)
     return connection
 
@@ -86,13 +88,25 @@ def session_dsn(dsn: str, *, run: tuple[int, int] | None = None, timeout: int = 
 
 
 def check_server(connection: Connection) -> None:
-    """Raise ConfigurationError, and close the connection, where the server is of a version that is not supported."""
+    """Raise ConfigurationError, and close the connection, where the server is not supported or a pooler is in between."""
     major = connection.info.server_version // 10000
     if not OLDEST_SERVER <= major <= NEWEST_SERVER:
         connection.close()
         raise ConfigurationError(
             f"the server is Postgres {major}", f"Syncline works with Postgres {OLDEST_SERVER} to {NEWEST_SERVER}."
         )
+    # The server reports this setting by itself, and hardly one has it as its default: it shows that ours came through.
+    if connection.info.parameter_status("DateStyle") != "ISO, YMD":
+        connection.close()
+        raise pooler_error("drops the settings of a session")
+
+
+def pooler_error(what: str) -> ConfigurationError:
+    """Return the error for a pooler that does this: locks and settings of a session get lost in it."""
+    return ConfigurationError(
+        f"DATABASE_URL leads to a pooler (such as PgBouncer), which {what}",
+        "Give the address of Postgres itself: with a pooler in between, two workers could work one run.",
+    )
 
 
 def call(connection: Connection, function: str, *arguments: Any, **named: Any) -> list[DictRow]:
@@ -124,6 +138,8 @@ def translate(error: psycopg.Error) -> SynclineError:
     """Return the error in Syncline's words. States SYnxx are our own: n is the exit code."""
     state = error.sqlstate
     message = (error.diag.message_primary or "").strip()
+    if state is None and "unsupported startup parameter" in str(error):
+        return pooler_error("refuses the settings of a session")
     if state is None:
         return DatabaseUnavailableError(
             f"the database does not answer: {next(iter(str(error).strip().splitlines()), type(error).__name__)}",

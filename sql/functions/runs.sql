@@ -473,13 +473,14 @@ as $$
 declare
     v_run_id bigint := syncline.session_run();
 begin
-    perform pg_advisory_unlock(syncline.lock_class('run'), (v_run_id % 2147483647)::integer);
+    -- Whatever it holds was the run's: of an interrupted one also locks of entities.
+    perform pg_advisory_unlock_all();
     perform set_config('syncline.run_id', '', false), set_config('syncline.attempt', '', false);
     perform pg_notify('syncline_finished', v_run_id::text), pg_notify('syncline_requested', v_run_id::text);
 end
 $$;
 comment on function syncline.leave_run() is
-'The session no longer works for its run: gives the run''s lock back and tells those who wait for it, or for its sources.';
+'The session no longer works for its run: gives its locks back and tells those who wait for it, or for its sources.';
 
 create or replace function syncline.log(p_level text, p_event text, p_detail jsonb default '{}') returns void
 language sql

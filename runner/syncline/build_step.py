@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from syncline import check, control, db
+from syncline import check, control, db, telemetry
 from syncline.dbt import Dbt, Entity, Models
 from syncline.errors import RefusedError, SynclineError, first_of
 from syncline.watcher import Watcher
@@ -83,13 +83,14 @@ class BuildStep:
         # A test that reads an entity which was never built would fail on a relation that is not there.
         known = set(names) | control.known_entities(self.connection)
         tests = [name for name, read in self.models.tests.items() if set(read) & set(names) and set(read) <= known]
-        return self.dbt.build([*names, *tests], self.claimed, follow, is_exact=True)
+        with telemetry.span("syncline.dbt_build", entities=names, tests=len(tests)):
+            return self.dbt.build([*names, *tests], self.claimed, follow, is_exact=True)
 
     def _tell(self, failures: list[check.Failure]) -> None:
         for failure in failures:
             level = "error" if failure.is_error else "warning"
-            control.log(
-                self.connection, level, "check_failed", test=failure.test, entity=failure.entity, rows=failure.count
-            )
+            detail = {"test": failure.test, "entity": failure.entity, "rows": failure.count}
+            control.log(self.connection, level, "check_failed", **detail)
+            self.watcher.event(level, "check_failed", {"run_id": self.claimed[0]} | detail)
             if not failure.is_error:
                 self.watcher.note(f"warning: {failure}")

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import yaml
@@ -20,6 +21,8 @@ from syncline.masking import Mask
 
 ENTITY_NAME_BYTES = 50
 """Longest entity or stream name, so that every derived name fits Postgres' 63 bytes."""
+
+KEEP_LOG = timedelta(days=30)
 
 Publish = Literal["together", "each"]
 
@@ -52,6 +55,21 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
     keep: int | Literal["all"] = 3
     max_delete_ratio: float = 0.3
     max_error_ratio: float = 0.1
+
+
+class AlertSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What is an incident besides a run that failed; what is not set is not watched."""
+
+    slower_than: str | None = None
+    error_ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    stale_after: str | dict[str, str] | None = None
+    repeat_after: str | None = None
+
+    def stale_bounds(self, entities: Iterable[str]) -> dict[str, timedelta]:
+        """Return after how long each of the entities is stale that is watched."""
+        if isinstance(self.stale_after, str):
+            return dict.fromkeys(entities, parse_duration(self.stale_after))
+        return {name: parse_duration(text) for name, text in (self.stale_after or {}).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +113,7 @@ class Project:
     """A project on disk: its folder, its sources and its environment (`.env` below the process' own).
 
     `publish` says whether a run publishes all its entities or none, or each that neither failed nor depends on one
-    that did.
+    that did. `keep_log` is how long log events are kept.
     """
 
     root: Path
@@ -104,6 +122,8 @@ class Project:
     sources: Mapping[str, Source]
     environment: Mapping[str, str] = field(repr=False)
     mask: Mask = field(repr=False)
+    alerts: AlertSettings = field(default_factory=AlertSettings)
+    keep_log: timedelta = KEEP_LOG
 
     @property
     def database_url(self) -> str | None:
@@ -141,13 +161,16 @@ def read_project(root: Path) -> Project:
             )
         sources[source.name] = source
     environment = read_environment(root)
+    ours = (settings.get("vars") or {}).get("syncline") or {}
     return Project(
         root=root,
         name=name,
-        publish=_read_publish(settings),
+        publish=_read_publish(ours),
         sources=sources,
         environment=environment,
         mask=Mask(_variables(sources.values()), environment),
+        alerts=_read_alerts(ours.get("alerts") or {}, root),
+        keep_log=parse_duration(str(ours["keep_log"])) if "keep_log" in ours else KEEP_LOG,
     )
 
 
@@ -157,14 +180,30 @@ def _variables(sources: Iterable[Source]) -> set[str]:
     return set(_VARIABLE.findall(json.dumps(declared, default=str)))  # YAML has dates
 
 
-def _read_publish(settings: Mapping[str, Any]) -> Publish:
-    ours = (settings.get("vars") or {}).get("syncline") or {}
+def _read_publish(ours: Mapping[str, Any]) -> Publish:
     found = ours.get("publish", "together")
-    if set(ours) - {"publish"} or found not in ("together", "each"):
+    if set(ours) - {"publish", "alerts", "keep_log"} or found not in ("together", "each"):
         raise ConfigurationError(
-            "dbt_project.yml: vars.syncline is not understood", "It may say `publish: together` or `publish: each`."
+            "dbt_project.yml: vars.syncline is not understood",
+            "It may say `publish: together` or `publish: each`, `alerts` and `keep_log`.",
         )
     return "each" if found == "each" else "together"
+
+
+def _read_alerts(given: Any, root: Path) -> AlertSettings:
+    place = "dbt_project.yml: vars.syncline.alerts"
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"{place} is no mapping", "Write settings and values, such as slower_than: 30m.")
+    alerts = convert(given, AlertSettings, place)
+    for text in (alerts.slower_than, alerts.repeat_after):
+        if text is not None:
+            parse_duration(text)
+    watched = set(alerts.stale_bounds([""]))
+    if isinstance(alerts.stale_after, dict) and (unknown := sorted(watched - model_names(root))):
+        raise ConfigurationError(
+            f"{place}.stale_after: there is no model {unknown[0]!r}", "Name entities of the project."
+        )
+    return alerts
 
 
 def model_names(root: Path) -> set[str]:
@@ -223,12 +262,18 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(**{_UNITS[match.group(2)]: int(match.group(1))})
 
 
+@cache
+def fields_of(shape: type[Any]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """Return the fields of a struct, which msgspec takes a while to find."""
+    return msgspec.structs.fields(shape)
+
+
 def convert(settings: Mapping[str, Any], shape: type[T], place: str, also: Iterable[str] = ()) -> T:
     """Return `settings` as the struct `shape`; raises ConfigurationError with `place` and the known names.
 
     `also` are names that are known at the same place and taken out before.
     """
-    known = msgspec.structs.fields(shape)  # type: ignore[arg-type]
+    known = fields_of(shape)  # type: ignore[arg-type]
     names = {item.encode_name for item in known}
     unknown = sorted(set(settings) - names)
     if unknown:
@@ -280,7 +325,7 @@ def _read_stream(source: str, table: Mapping[str, Any], file: Path) -> Stream:
     place = f"{file}: stream {source}.{name}"
     _check_name(name, place)
     settings = dict(_meta(table, place) or {})
-    names = {item.encode_name for item in msgspec.structs.fields(StreamSettings)}
+    names = {item.encode_name for item in fields_of(StreamSettings)}
     if settings.get("append"):
         settings.setdefault("key", "none")
     common = convert({key: settings.pop(key) for key in names & set(settings)}, StreamSettings, place)

@@ -47,16 +47,17 @@ _HINTS = {
 }
 
 
-def connect(
-    dsn: str, *, run: tuple[int, int] | None = None, timeout: int = 10, name: str | None = None
-) -> Connection:
+def connect(dsn: str, *, run: tuple[int, int] | None = None, timeout: int = 10, name: str | None = None) -> Connection:
     """Open a connection, in autocommit mode; transactions are opened with `connection.transaction()`.
 
     `run` is (run id, attempt) of the run it works for: every function that writes then first shows that the run is
-    still its own. `name` is what the server calls the session. Raises ConfigurationError where the address is wrong, DatabaseError where nobody answers.
+    still its own. `name` is what the server calls the session. Raises ConfigurationError where the address is wrong,
+    DatabaseError where nobody answers.
     """
     with translated():
-        connection = psycopg.Connection[DictRow].connect(session_dsn(dsn, run=run, timeout=timeout, name=name), **SESSION)
+        connection = psycopg.Connection[DictRow].connect(
+            session_dsn(dsn, run=run, timeout=timeout, name=name), **SESSION
+        )
     check_server(connection)
     return connection
 
@@ -88,7 +89,7 @@ def session_dsn(dsn: str, *, run: tuple[int, int] | None = None, timeout: int = 
 
 
 def check_server(connection: Connection) -> None:
-    """Raise ConfigurationError, and close the connection, where the server is not supported or a pooler is in between."""
+    """Close the connection and raise ConfigurationError where the server is not supported or a pooler is in between."""
     major = connection.info.server_version // 10000
     if not OLDEST_SERVER <= major <= NEWEST_SERVER:
         connection.close()

@@ -59,9 +59,27 @@ def examine(project: Project, open_database: Callable[[], str]) -> Iterator[Find
             "rights",
             row["can_create"],
             "" if row["can_create"] else f"{row['name']} may not create schemas",
-            f"grant create on database to {row['name']};",
+            f"grant create on database {connection.info.dbname} to {row['name']};",
         )
+        yield _examine_sessions(dsn, connection)
         yield from _examine_schema(project, connection)
+
+
+def _examine_sessions(dsn: str, connection: db.Connection) -> Finding:
+    """Whether a connection keeps its session while another is at work: in a pooler's transaction mode it does not."""
+    what = "sessions"
+    try:
+        with db.translated():
+            connection.execute("select set_config('syncline.probe', 'ours', false)")
+            with db.connect(dsn) as other, other.transaction():
+                other.execute("select 1")
+                row = connection.execute("select current_setting('syncline.probe', true) as it").fetchone()
+    except SynclineError as error:
+        return Finding(what, False, error.message, error.hint)
+    if row != {"it": "ours"}:
+        lost = db.pooler_error("gives a session's server to others between its transactions")
+        return Finding(what, False, lost.message, lost.hint)
+    return Finding(what, True, "each connection keeps its own")
 
 
 def _examine_schema(project: Project, connection: db.Connection) -> Iterator[Finding]:

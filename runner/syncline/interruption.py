@@ -20,7 +20,7 @@ STOP_SECONDS = 30.0
 """So long an interrupted run may take to end before its process is given up, where that is allowed."""
 
 
-class InterruptedRun(KeyboardInterrupt):  # noqa: N818 (as KeyboardInterrupt: no `except Exception` may take it for its own)
+class InterruptedRun(KeyboardInterrupt):
     """Ends the work of a run wherever it is. `error` says why; None hands the run back to the queue."""
 
     def __init__(self, error: SynclineError | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg import sql
 
-from syncline import control, db
+from syncline import control, db, telemetry
 from syncline.config import Project, Source, Stream
 from syncline.connectors import Connector, Context, open_connector, stream_settings
 from syncline.connectors.push import Push, PushedRecords
@@ -76,7 +76,8 @@ class LoadStep:
                 else:
                     for label in ready[: STREAMS_AT_ONCE - len(running)]:
                         source, stream = waiting.pop(label)
-                        running[pool.submit(self._load_one, source, stream, connectors[source.name])] = label
+                        load = telemetry.carried(self._load_one)
+                        running[pool.submit(load, source, stream, connectors[source.name])] = label
                 for future in self._next_done(running):
                     label, error = running.pop(future), future.exception()
                     if isinstance(error, SynclineError):
@@ -109,7 +110,10 @@ class LoadStep:
                 raise RunError(f"{stream.label}: stopped")
             self.progress(stream.label, records)
 
-        with db.connect(self.dsn, run=self.claimed) as connection:
+        with (
+            telemetry.span("syncline.load_stream", stream=stream.label),
+            db.connect(self.dsn, run=self.claimed) as connection,
+        ):
             load = load_stream(
                 self.project,
                 source,

@@ -1,7 +1,8 @@
-"""Takes secrets out of texts: the values of the variables that sources name."""
+"""Takes secrets out of texts: the values of the variables that sources name, and Syncline's own."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -12,11 +13,28 @@ SHORTEST_SEGMENT = 16
 """A part of an address' path of such a length may be a token; shorter ones name what is asked for."""
 
 
+OWN_SECRETS = (
+    "SYNCLINE_SECRET_KEY",
+    "SYNCLINE_TOKEN",
+    "SYNCLINE_ALERT_URLS",
+    "SYNCLINE_WEBHOOK_SECRETS",
+    "QSTASH_CURRENT_SIGNING_KEY",
+    "QSTASH_NEXT_SIGNING_KEY",
+)
+"""Variables of Syncline's own that are secret; of DATABASE_URL the password is."""
+
+_LISTS = ("SYNCLINE_ALERT_URLS", "SYNCLINE_WEBHOOK_SECRETS")
+
+
 class Mask:
     """Replaces each secret by the name of its variable."""
 
     def __init__(self, names: Iterable[str], environment: Mapping[str, str]) -> None:
-        found = {part: name for name in sorted(names) for part in _secret_parts(environment.get(name, ""))}
+        values = {name: environment.get(name, "") for name in (*sorted(names), *OWN_SECRETS)}
+        found = {part: name for name, value in values.items() for part in _secret_parts(value)}
+        found |= dict.fromkeys(_passwords(environment.get("DATABASE_URL", "")), "DATABASE_URL")
+        for name in _LISTS:
+            found |= {part: name for item in re.split(r"[,\s]+", values[name]) for part in _item_parts(item)}
         # The longest first: one secret may be part of another.
         self._secrets = sorted(found.items(), key=lambda item: -len(item[0]))
 
@@ -24,6 +42,25 @@ class Mask:
         for secret, name in self._secrets:
             text = text.replace(secret, f"${{{name}}}")
         return text
+
+
+def _passwords(value: str) -> Iterator[str]:
+    """Yield the password of a connection string; the other words of it stand in many messages."""
+    given = dict(re.findall(r"(\w+)\s*=\s*'?([^'\s]+)", value))
+    known = {given.get("user"), given.get("dbname")}
+    try:
+        address = urlsplit(value)
+    except ValueError:
+        return
+    known |= {address.username, address.path.strip("/")}
+    for found in {given.get("password", ""), address.password or ""} - known:
+        yield from (part for part in (found, unquote(found)) if len(part) >= SHORTEST)
+
+
+def _item_parts(item: str) -> Iterator[str]:
+    """Yield what is secret of an item of a list: all of it, and of an address its parts."""
+    yield from (part for part in (item,) if len(part) >= SHORTEST)
+    yield from _secret_parts(item)
 
 
 def _secret_parts(value: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -56,28 +57,67 @@ def migrate(connection: db.Connection, project: Project | None = None) -> Applie
     with db.translated(), connection.transaction():
         connection.execute("select pg_advisory_xact_lock(1937337955, 0)")
         connection.execute("set local lock_timeout = '10s'; set local client_min_messages = warning")
-        connection.execute(_BOOKKEEPING)
-        _check_known(connection)
-        _apply_migrations(connection, applied)
-        _apply_functions(connection, applied)
+        if not _is_control_up_to_date(connection):
+            _check_owner(connection)
+            connection.execute(_BOOKKEEPING)
+            _apply_migrations(connection, applied)
+            _apply_functions(connection, applied)
         if project is not None:
             _create_streams(connection, project, applied)
+        if applied:
+            connection.execute("select syncline.renew_grants()")
     return applied
 
 
 def is_up_to_date(connection: db.Connection, project: Project) -> bool:
     """Return whether `migrate` would do nothing; raises as it does."""
     with db.translated():
-        if connection.execute("select to_regclass('syncline.function_files') as it").fetchone() == {"it": None}:
+        if not _is_control_up_to_date(connection):
             return False
-        _check_known(connection)
-        known = {row["name"]: row["fingerprint"] for row in connection.execute("select * from syncline.function_files")}
-        if known != {file.name: _fingerprint(connection, file) for file in _function_files()}:
-            return False
-        done = {row["name"] for row in connection.execute("select name from syncline.migrations")}
         query = "select source || '.' || stream as label from syncline.streams where is_declared"
         declared = {row["label"] for row in connection.execute(query)}
-    return {file.name for file in _migration_files()} <= done and declared == project.stream_labels
+    return declared == project.stream_labels
+
+
+def _is_control_up_to_date(connection: db.Connection) -> bool:
+    """Return whether the control schema has all migrations and functions of this release."""
+    place = _control_schema(connection)
+    if place is not None and not place["may_use"]:
+        raise ConfigurationError(
+            f"the database user {place['name']} may not use the schema syncline",
+            f"As {place['owner']}: select syncline.grant_roles('{place['owner']}', '{place['name']}'); "
+            "docs/how-to/production.md says more.",
+        )
+    if connection.execute("select to_regclass('syncline.function_files') as it").fetchone() == {"it": None}:
+        return False
+    _check_known(connection)
+    known = {row["name"]: row["fingerprint"] for row in connection.execute("select * from syncline.function_files")}
+    if known != {file.name: _fingerprint(connection, file) for file in _function_files()}:
+        return False
+    done = {row["name"] for row in connection.execute("select name from syncline.migrations")}
+    return {file.name for file in _migration_files()} <= done
+
+
+def _check_owner(connection: db.Connection) -> None:
+    place = _control_schema(connection)
+    if place is not None and not place["may_change"]:
+        raise ConfigurationError(
+            f"the control schema is not of this release, and {place['name']} may not change it: "
+            f"it belongs to {place['owner']}",
+            f"Run `syncline migrate` with a DATABASE_URL of {place['owner']} first.",
+        )
+
+
+def _control_schema(connection: db.Connection) -> dict[str, Any] | None:
+    """Return who owns the control schema and what the session's user may do there; None where there is none."""
+    return connection.execute(
+        """
+        select
+            current_user as name, nspowner::regrole::text as owner,
+            has_schema_privilege(oid, 'usage') as may_use, pg_has_role(nspowner, 'usage') as may_change
+        from pg_namespace where nspname = 'syncline'
+        """
+    ).fetchone()
 
 
 def _check_known(connection: db.Connection) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from syncline import control, db
+from syncline import control, db, telemetry
 from syncline import publish as publishing
 from syncline.build_step import BuildStep
 from syncline.config import Project, Publish, Source, Stream
@@ -243,7 +243,7 @@ class _Run:
     def work(self) -> None:
         """Work the run to its end and note it. A failed run leaves current as it was; this raises nothing for it."""
         try:
-            with self._overseer:
+            with self._overseer, telemetry.span("syncline.run", **self._who()):
                 self._begin()
                 self._steps()
         except BaseException as error:
@@ -252,20 +252,24 @@ class _Run:
         if self._failures:
             note_failure(self._connection, partial_failure(self._failures), self._engine.project.mask, self._watcher)
             return
-        report = control.run_report(self._connection, self._claimed[0])
-        self._log("info", "sync_ok", duration_ms=report["duration_ms"], **_counts(report))
-        control.finish_run(self._connection, "succeeded")
+        # In one transaction: who is killed here has said so and has ended, or neither.
+        with db.translated(), self._connection.transaction():
+            report = control.run_report(self._connection, self._claimed[0])
+            self._log("info", "sync_ok", duration_ms=report["duration_ms"], **_counts(report))
+            control.finish_run(self._connection, "succeeded")
 
     def _begin(self) -> None:
-        run = self._run
-        who = {name: run[name] for name in ("trigger", "triggered_by", "attempt", "sources")}
-        self._log("info", "sync_start", **who)
-        self._sources = [self._engine.project.source(name) for name in run["sources"]]
+        self._log("info", "sync_start", **self._who())
+        self._sources = [self._engine.project.source(name) for name in self._run["sources"]]
         _check_streams(self._sources, self._options.streams)
 
+    def _who(self) -> dict[str, Any]:
+        names = ("run_id", "request_id", "trigger", "triggered_by", "attempt", "sources")
+        return {name: self._run[name] for name in names}
+
     def _log(self, level: str, event: str, **detail: Any) -> None:
-        control.log(self._connection, level, event, **detail)
         ids = {"run_id": self._run["run_id"], "request_id": self._run["request_id"]}
+        control.log(self._connection, level, event, **{n: value for n, value in detail.items() if n not in ids})
         self._watcher.event(level, event, ids | detail)
 
     def _end(self, error: BaseException) -> None:
@@ -334,7 +338,8 @@ class _Run:
     def _step(self, name: str) -> Iterator[None]:
         control.begin_step(self._connection, name)
         self._watcher.step(name)
-        yield
+        with telemetry.span(f"syncline.{name}"):
+            yield
         control.finish_step(self._connection, name)
 
     # load
@@ -449,8 +454,10 @@ def note_failure(connection: db.Connection, error: BaseException, mask: Mask, wa
         message, hint, exit_code = mask(error.message), mask(error.hint or ""), error.exit_code
     status = "cancelled" if isinstance(error, CancelledError) else "failed"
     run_id = control.session_run(connection)
-    control.log(connection, "error", "sync_fail", message=message, exit_code=exit_code)
-    ended = control.finish_run(connection, status, {"message": message, "hint": hint or None, "exit_code": exit_code})
+    with db.translated(), connection.transaction():
+        control.log(connection, "error", "sync_fail", message=message, exit_code=exit_code)
+        told = {"message": message, "hint": hint or None, "exit_code": exit_code}
+        ended = control.finish_run(connection, status, told)
     if watcher is not None:
         watcher.event("error", "sync_fail", {"run_id": run_id, "message": message, "exit_code": exit_code})
         if ended == "queued":

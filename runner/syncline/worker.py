@@ -7,7 +7,6 @@ import select
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import structlog
 from syncline import control, db, logs, pipeline, schedules
 from syncline.alerts import Alerts
 from syncline.config import read_project
-from syncline.errors import ConfigurationError, DatabaseError, LostClaimError
+from syncline.errors import ConfigurationError, DatabaseError, DatabaseUnavailableError, LostClaimError
 from syncline.interruption import STOP_SECONDS, InterruptedRun
 from syncline.migrate import is_up_to_date, migrate
 from syncline.pipeline import Engine
@@ -73,11 +72,16 @@ class Worker:
         self._woken, self._wake = os.pipe()
         self._is_stopping = False
         self._is_working = False
+        self._has_served = False
         self._pause = RECONNECT_SECONDS[0]
         self._next_look = 0.0
 
     def run(self) -> None:
-        """Work until a signal says to stop; outlives the database. Raises ConfigurationError where its schema is newer."""
+        """Work until a signal says to stop; outlives the database.
+
+        Raises ConfigurationError where the control schema is newer, DatabaseError where the database refuses it at the
+        start.
+        """
         with self._engine, self._signals():
             self._log.info("worker_start", sources=self._options.sources or "all", pid=os.getpid())
             while not self._is_stopping:
@@ -88,14 +92,16 @@ class Worker:
                 except LostClaimError as error:
                     self._log.warning("claim_lost", message=error.message)
                 except DatabaseError as error:
-                    self._alerts.database_lost(error)
+                    if isinstance(error, DatabaseUnavailableError):
+                        self._alerts.database_lost(error)
+                    elif not self._has_served:
+                        raise
                     self._log.error("database_lost", message=error.message, hint=error.hint, retry_seconds=self._pause)
                     self._sleep(self._pause)
                     self._pause = min(self._pause * 2, RECONNECT_SECONDS[1])
                 except Exception as error:
                     # A defect fails its run; the worker goes on with the next, on a new connection.
-                    place = traceback.extract_tb(error.__traceback__)[-1]
-                    self._log.error("defect", error=type(error).__name__, file=place.filename, line=place.lineno)
+                    self._log.error("defect", exc_info=error)
                     self._engine.dbt.stop()
                     self._sleep(self._pause)
             self._log.info("worker_stop")
@@ -108,7 +114,7 @@ class Worker:
                 migrate(connection, project)
             with db.translated():
                 connection.execute("listen syncline_requested")
-            self._pause = RECONNECT_SECONDS[0]
+            self._pause, self._has_served = RECONNECT_SECONDS[0], True
             self._alerts.database_back()
             while not self._is_stopping:
                 self._look_after(connection)
@@ -119,10 +125,17 @@ class Worker:
         """Fire schedules, check for incidents, prune the log: now and then, however busy the queue is."""
         if time.monotonic() < self._next_look:
             return
-        due = schedules.fire_due(connection)
-        self._alerts.check(connection)
-        logs.prune_daily(connection, self._engine.project)
-        self._next_look = time.monotonic() + min(POLL_SECONDS, POLL_SECONDS if due is None else due)
+        due, began = None, time.monotonic()
+        self._next_look = began + POLL_SECONDS
+        try:
+            due = schedules.fire_due(connection)
+            self._alerts.check(connection)
+            logs.prune_daily(connection, self._engine.project)
+        except DatabaseError as error:
+            # Runs go on without; a connection that is gone shows in what comes next.
+            self._log.error("look_failed", message=error.message, hint=error.hint)
+        if due is not None:
+            self._next_look = min(self._next_look, began + due)
 
     def _work_next(self, connection: db.Connection) -> bool:
         """Work the next run, if there is one; return whether there was."""

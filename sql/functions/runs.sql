@@ -331,7 +331,8 @@ comment on function syncline.claim_run(bigint, text[]) is
 create or replace function syncline.seconds_until_due(p_sources text[] default null) returns double precision
 language sql stable
 as $$
-    select greatest(0, extract(epoch from min(due_at) - clock_timestamp()))
+    -- Of null and 0, greatest() takes 0.
+    select case when min(due_at) is not null then greatest(0, extract(epoch from min(due_at) - clock_timestamp())) end
     from syncline.runs
     where status = 'queued'
         and not is_foreground

@@ -87,6 +87,7 @@ begin
     if to_regclass(v_current) is null or not syncline.same_columns(syncline.table_columns(v_current::regclass), p_build.columns) then
         perform syncline.point_view(p_schema, p_build.entity || '_current', p_build.entity || '_v' || (3 - p_build.version));
         execute format('comment on view %s is %L', v_current, 'What is published of ' || p_build.entity || '.');
+        perform syncline.grant_current(p_schema, p_build.entity);
     end if;
     execute format('create table if not exists %I.%I (_key text not null)', p_schema, p_build.entity || '_delta');
     execute format(

@@ -241,8 +241,9 @@ def test_a_run_handed_back_loses_no_attempt(opened: Open) -> None:
     again = control.claim_run(two)
     assert again is not None
     assert (again["run_id"], again["attempt"], again["max_attempts"]) == (run, 2, 4)
+    session = "select set_config('syncline.run_id', %s, false), set_config('syncline.attempt', '1', false)"
+    one.execute(session, (str(run),))
     with pytest.raises(LostClaimError):
-        one.execute("select set_config('syncline.run_id', %s, false), set_config('syncline.attempt', '1', false)", (str(run),))
         control.begin_step(one, "load")
 
 

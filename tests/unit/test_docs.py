@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from syncline.cli import main
-from syncline.config import StreamSettings, read_project
+from syncline.config import AlertSettings, StreamSettings, read_project
 from syncline.connectors import check_settings
 from syncline.connectors.dlt.connector import DltSource, DltStream
 from syncline.connectors.file.connector import FileSource, FileStream
@@ -79,6 +79,7 @@ def settings_of(shape: Any, seen: set[type] | None = None) -> Iterator[str]:
     "shape",
     [
         StreamSettings,
+        AlertSettings,
         HttpSource,
         HttpStream,
         FileSource,

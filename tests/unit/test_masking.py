@@ -30,3 +30,24 @@ def test_what_is_no_secret_stays() -> None:
     mask = Mask(["URL", "SHORT", "UNSET"], {"URL": "https://api.example.com/v1/people", "SHORT": "eu"})
     text = "https://api.example.com/v1/people in eu answered 401"
     assert mask(text) == text
+
+
+@pytest.mark.parametrize("dsn", [f"postgresql://me:{TOKEN}@host/db", f"host=h user=me password='{TOKEN}' dbname=db"])
+def test_what_is_secret_of_ours_is_not_shown(dsn: str) -> None:
+    """The database's password, the API's key, and each address and secret of a list, with what is secret in it."""
+    environment = {
+        "DATABASE_URL": dsn,
+        "SYNCLINE_SECRET_KEY": "the-k3y-of-all",
+        "SYNCLINE_ALERT_URLS": "json://u:p4ssw0rd@host, slack://tokenA/tokenB",
+        "SYNCLINE_WEBHOOK_SECRETS": "whsec_one,whsec_two",
+    }
+    mask = Mask([], environment)
+    assert mask(f"{TOKEN} the-k3y-of-all") == "${DATABASE_URL} ${SYNCLINE_SECRET_KEY}"
+    assert mask("slack://tokenA/tokenB p4ssw0rd") == "${SYNCLINE_ALERT_URLS} ${SYNCLINE_ALERT_URLS}"
+    assert mask("whsec_two") == "${SYNCLINE_WEBHOOK_SECRETS}"
+
+
+def test_a_password_that_is_a_name_is_no_secret() -> None:
+    """Where it equals the user or the database, masking it would take words out of every message."""
+    mask = Mask([], {"DATABASE_URL": "postgresql://syncline:syncline@host/postgres"})
+    assert mask("syncline on postgres") == "syncline on postgres"

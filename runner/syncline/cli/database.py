@@ -44,7 +44,7 @@ def psql(as_json: bool, arguments: tuple[str, ...]) -> None:
         print_json({"command": [program, *arguments], "variables": sorted(connection_variables(found))})
         return
     environment = os.environ | connection_variables(found)
-    os.execve(program, ["psql", *arguments], environment)  # noqa: S606 (psql takes over)
+    os.execve(program, [program, *arguments], environment)  # noqa: S606 (psql takes over)
 
 
 def _find_psql() -> str:

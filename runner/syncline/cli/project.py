@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from syncline.cli.context import command, console, database, example, print_json, read_project
 from syncline.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from syncline.doctor import Finding
 
 
 @command(epilog=example("syncline init shop && cd shop && syncline doctor"))
@@ -40,12 +45,17 @@ def init(as_json: bool, folder: Path, example_name: str | None, upgrade: bool) -
 
 
 @command(epilog=example("syncline doctor"))
-def doctor(as_json: bool) -> None:
+@click.option("--production", "is_production", is_flag=True, help="Say what running by itself needs beyond that, too.")
+def doctor(as_json: bool, is_production: bool) -> None:
     """Say what is wrong with configuration, connections and permissions, and how to mend it."""
     from syncline.doctor import examine
 
     project = read_project()
     findings = list(examine(project, lambda: database(project)))
+    if is_production:
+        from syncline.production import examine as examine_production
+
+        findings += examine_production(project)
     is_well = all(finding.is_well for finding in findings)
     if as_json:
         print_json(
@@ -58,15 +68,22 @@ def doctor(as_json: bool) -> None:
             }
         )
     else:
-        screen = console()
-        for finding in findings:
-            mark = "[green]✓[/]" if finding.is_well else "[red]✗[/]"
-            detail = f": {finding.detail}" if finding.detail else ""
-            screen.print(mark, f"{finding.what}{detail}", highlight=False, soft_wrap=True)
-            if not finding.is_well and finding.hint:
-                screen.print(f"    try: {finding.hint}", highlight=False, markup=False, soft_wrap=True)
+        print_findings(findings)
     if not is_well:
         sys.exit(2)
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """Print what was looked at, and what to do where it is not well."""
+    from rich.markup import escape
+
+    screen = console()
+    for finding in findings:
+        mark = "[green]✓[/]" if finding.is_well else "[red]✗[/]"
+        detail = f": {finding.detail}" if finding.detail else ""
+        screen.print(mark, escape(f"{finding.what}{detail}"), highlight=False, soft_wrap=True)
+        if not finding.is_well and finding.hint:
+            screen.print(f"    try: {finding.hint}", highlight=False, markup=False, soft_wrap=True)
 
 
 @command(epilog=example("syncline migrate"))

@@ -12,6 +12,7 @@ from syncline.cli.context import command, connected, console, database, example,
 
 def _work(as_json: bool, **options: Any) -> None:
     """Run with these options, show it, and exit with the run's code."""
+    from syncline import telemetry
     from syncline.connectors import check_settings
     from syncline.pipeline import Engine, RunOptions
     from syncline.pipeline import run as work
@@ -20,6 +21,7 @@ def _work(as_json: bool, **options: Any) -> None:
     project = read_project()
     for source in project.sources.values():
         check_settings(source)
+    telemetry.configure("syncline run")
     screen = console(stderr=as_json)
     watcher: Any = SilentWatcher(screen) if as_json else (LiveWatcher if screen.is_terminal else PlainWatcher)(screen)
     with Engine(project, database(project)) as engine, watcher:
@@ -154,8 +156,8 @@ def verify(as_json: bool, entities: tuple[str, ...]) -> None:
 
 @command(epilog=example("syncline prune"))
 def prune(as_json: bool) -> None:
-    """Delete the revisions that nothing needs any more, in all streams, by their `keep`."""
-    from syncline import control
+    """Delete the revisions that nothing needs any more, in all streams, by their `keep`, and old log events."""
+    from syncline import control, logs
 
     with connected() as (project, connection):
         pruned = {
@@ -164,10 +166,11 @@ def prune(as_json: bool) -> None:
             for stream in source.streams.values()
             if stream.common.keep != "all"
         }
+        events = logs.prune(connection, project)
     if as_json:
-        print_json({"pruned": pruned})
+        print_json({"pruned": pruned, "log_events": events})
     else:
-        click.echo(f"pruned {sum(pruned.values()):,} revisions in {len(pruned)} streams")
+        click.echo(f"pruned {sum(pruned.values()):,} revisions in {len(pruned)} streams, {events:,} log events")
 
 
 @command(name="reset-cursor", epilog=example("syncline reset-cursor agency talents"))

@@ -26,17 +26,18 @@ def worker(
     as_json: bool, sources: tuple[str, ...], processes: int, grace: float, burst: bool, supervised: bool
 ) -> None:
     """Work the runs in the queue: those of all sources, or only those of the sources named."""
-    from syncline import logs
+    from syncline import logs, telemetry
     from syncline.supervisor import Supervisor
     from syncline.worker import Worker, WorkerOptions, stop_with_input
 
     project = read_project()
-    logs.configure(as_json=as_json or None, mask=project.mask)
+    logs.configure(as_json=as_json or None, mask=project.mask, environment=project.environment)
     if processes > 1:
         flags = ["--json"] * as_json + ["--burst"] * burst
         sys.exit(Supervisor(["worker", *sources, "--grace", str(grace), *flags, "--supervised"], processes).run())
     if supervised:
         stop_with_input()
+    telemetry.configure("syncline worker")
     Worker(project.root, database(project), WorkerOptions(list(sources) or None, grace, burst)).run()
 
 

@@ -15,10 +15,14 @@ from syncline.connectors.json_text import BLOCK_BYTES, Read, read_elements, read
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """Records on their way: `read(n)` gives at most n bytes, none at the end. An increment unless `is_full`."""
+    """Records on their way: `read(n)` gives at most n bytes, none at the end. An increment unless `is_full`.
+
+    `place` is what errors say that they came by.
+    """
 
     read: Read
     is_full: bool = False
+    place: str = "standard input"
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -57,7 +61,7 @@ class PushedRecords(Connector):
 
     def read(self, fetch: Fetch) -> Iterator[Page]:
         """Yield what is sent, about a megabyte at a time; raises SourceError where it is cut off or no JSON."""
-        place = f"{fetch.stream.label}: standard input"
+        place = f"{fetch.stream.label}: {self._push.place}"
         head = self._push.read(BLOCK_BYTES).lstrip()
         # White space alone may fill a block, and a pipe may give less than was asked for.
         while not head and (block := self._push.read(BLOCK_BYTES)):

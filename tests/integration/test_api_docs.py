@@ -1,0 +1,91 @@
+"""The reference of the API, read back: each example works as printed, against a project that has what they name."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.projects import PEOPLE, Bench
+from tests.serving import KEY, Client, in_process
+
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+
+SOURCES = """
+sources:
+  - name: agency
+    schema: raw_agency
+    config: {meta: {syncline: {connector: push}}}
+    tables:
+      - name: talents
+        config: {meta: {syncline: {key: id}}}
+  - name: desk
+    schema: raw_desk
+    config: {meta: {syncline: {connector: push}}}
+    tables:
+      - name: tickets
+        config: {meta: {syncline: {key: id}}}
+"""
+
+SECRET = "secret-of-the-webhooks"
+
+# Once something was published or taken back, there is nothing more of it.
+NOTHING_LEFT = {"POST /api/v1/publish", "POST /api/v1/rollback"}
+
+
+def list_examples() -> dict[str, str]:
+    """The console block of each endpoint, as a script."""
+    found = {}
+    for title, text in re.findall(r"^### ((?:GET|POST|PATCH|DELETE) \S+)\n(.*?)(?=^##)", PAGE + "\n##", re.M | re.S):
+        blocks = re.findall(r"^```console\n(.*?)^```", text, re.M | re.S)
+        assert blocks, f"{title} has no example"
+        found[title] = "".join(re.sub(r"^\$ ", "", block, flags=re.M) for block in blocks)
+    return found
+
+
+@pytest.fixture
+def client(bench: Bench) -> Iterator[Client]:
+    for file in bench.models.iterdir():
+        file.unlink()
+    bench.write(bench.models / "sources.yml", SOURCES)
+    bench.write_model("talents", PEOPLE.replace("'shop', 'people'", "'agency', 'talents'"))
+    with in_process(bench, webhook_secrets=(SECRET.encode(),)) as made:
+        records = "/api/v1/streams/agency/talents/records"
+        made.post(records, json=[{"id": 1, "email": "a@example.com"}]).raise_for_status()
+        bench.sync("agency")
+        made.post(records, json=[{"id": 2, "email": "b@example.com"}]).raise_for_status()
+        bench.sync("agency", dry_run=True)
+        for number in range(5, 8):  # up to the run that the examples name
+            made.post("/api/v1/runs", json={"source": "agency", "row_limit": number}).raise_for_status()
+        yield made
+
+
+def test_examples_work_as_printed(client: Client, bench: Bench, tmp_path: Path) -> None:
+    """Each example's requests succeed; only what is published or taken back already is refused."""
+    (tmp_path / ".curlrc").write_text('write-out = "\\nstatus %{http_code}\\n"\nmax-time = 30\n')
+    (tmp_path / "tickets.jsonl.gz").write_bytes(gzip.compress(b'{"id": 1}\n{"id": 2}\n'))
+    root = str(client.base_url).rstrip("/")
+    environment = os.environ | {"API": f"{root}/api/v1", "TOKEN": KEY, "WEBHOOK_SECRET": SECRET}
+    examples = list_examples()
+    for title, script in examples.items():
+        if "qstash.upstash.io" in script:
+            continue  # it asks somebody else
+        ended = subprocess.run(
+            ["bash", "-eu", "-c", script.replace("http://127.0.0.1:8000", root)],
+            cwd=tmp_path,
+            env=environment | {"CURL_HOME": str(tmp_path), "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        statuses = [int(status) for status in re.findall(r"^status (\d+)$", ended.stdout, re.M)]
+        assert len(statuses) == script.count("curl "), (title, ended.stdout, ended.stderr)
+        allowed = {200, 201, 202, 204} | ({409} if title in NOTHING_LEFT else set())
+        assert set(statuses) <= allowed, (title, ended.stdout)
+    assert len(examples) > 25

@@ -1,0 +1,186 @@
+"""Owner, runner and reader as real database roles: what each may do, and what it may not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from syncline import db
+from syncline.config import read_project
+from syncline.errors import ConfigurationError, DatabaseError, RefusedError
+from syncline.migrate import is_up_to_date, migrate
+from tests.driver import Driver
+from tests.projects import Bench
+from tests.roles import Roles, three_roles
+
+FORBIDDEN_TO_READERS = [
+    "select * from raw_shop.people",
+    "select * from raw_shop.people_json",
+    "select * from people_v1",
+    "select * from people_v2",
+    "select * from people_next",
+    "select * from people_delta",
+    "select * from syncline.tokens",
+    "select * from syncline.row_errors",
+    "select * from syncline.log_events",
+    "select * from syncline.list_errors(null, null, null, null)",
+    "select syncline.request_run()",
+    "delete from people_current",
+]
+
+FORBIDDEN_TO_RUNNERS = [
+    "select * from syncline.tokens",
+    "delete from syncline.tokens",
+    "alter table syncline.runs add column mine text",
+    "drop table syncline.runs",
+    "create table syncline.mine (id int)",
+    "drop function syncline.log(text, text, jsonb)",
+    "insert into syncline.migrations values (9999, 'mine', false)",
+    "update syncline.function_files set fingerprint = ''",
+    "update syncline.roles set role_name = current_user",
+    "drop schema syncline cascade",
+]
+
+
+@pytest.fixture
+def roles(bench: Bench) -> Iterator[Roles]:
+    """Three roles that the bench's database, migrated by an administrator, was handed to."""
+    with three_roles(bench.dsn) as made:
+        made.grant()
+        yield made
+
+
+def refused(roles: Roles, role: str, statements: list[str]) -> list[str]:
+    """Return those of the statements that Postgres let through; nothing stays of them."""
+    through = []
+    for statement in statements:
+        with psycopg.connect(roles.dsn(role)) as connection:
+            try:
+                connection.execute(statement)  # type: ignore[arg-type]
+                through.append(statement)
+            except psycopg.errors.InsufficientPrivilege:
+                pass
+            finally:
+                connection.rollback()
+    return through
+
+
+def test_the_runner_works_runs_and_the_reader_reads(bench: Bench, roles: Roles) -> None:
+    """As runner, runs load, build, publish, refresh, prune and roll back; the reader reads current views alone."""
+    as_runner = {"DATABASE_URL": roles.dsn(roles.runner)}
+    first = bench.cli("run", "--json", **as_runner)
+    assert first.returncode == 0, first.stderr
+    assert json.loads(first.stdout)["status"] == "succeeded"
+    count = "select count(*) from people_current"
+    assert roles.query(roles.reader, count) == [(50,)]
+    bench.api.records["people"] = bench.api.records["people"][:45]
+    again = bench.cli("run", "shop", "--full-refresh", **as_runner)
+    assert again.returncode == 0, again.stderr
+    assert roles.query(roles.reader, count) == [(45,)]
+    for command in (["rollback"], ["prune"], ["verify"], ["status"], ["runs"], ["doctor"]):
+        ended = bench.cli(*command, **as_runner)
+        assert ended.returncode == 0, ended.stderr + ended.stdout
+    assert roles.query(roles.reader, count) == [(50,)]
+    assert refused(roles, roles.reader, FORBIDDEN_TO_READERS) == []
+    assert refused(roles, roles.runner, FORBIDDEN_TO_RUNNERS) == []
+
+
+def test_later_entities_and_streams_follow(bench: Bench, roles: Roles) -> None:
+    """What comes after the grant is the runner's and readable by itself: streams that the owner makes, too."""
+    for role in (roles.owner, roles.runner):
+        with bench.connect() as connection:
+            connection.execute(
+                "drop schema if exists raw_files cascade; delete from syncline.streams where source = 'files'"
+            )
+        # Whoever migrates first makes the streams.
+        migrated = bench.cli("migrate", DATABASE_URL=roles.dsn(role))
+        assert "stream: files.visits" in migrated.stdout, migrated.stderr
+        owners = """
+            select distinct relowner::regrole::text from pg_class
+            where relnamespace = 'raw_files'::regnamespace and relkind in ('r', 'v')
+        """
+        assert bench.query(owners) == [{"relowner": roles.runner}]
+    ended = bench.cli("run", "files", DATABASE_URL=roles.dsn(roles.runner))
+    assert ended.returncode == 0, ended.stderr
+    assert roles.query(roles.reader, "select count(*) from visits_current") == [(2,)]
+    assert refused(roles, roles.reader, ["select * from visits_v1", "select * from raw_files.visits"]) == []
+
+
+def test_granting_again_changes_nothing_and_hands_over_what_there_is(driver: Driver) -> None:
+    """A database that was run by an administrator is handed over whole, and a second grant is the same again."""
+    driver.sync([{"id": 1, "name": "Ada", "email": "a@example.com"}])
+    everything = """
+        select c.oid::regclass::text, c.relowner::regrole::text, c.relacl::text
+        from pg_class as c where c.relnamespace::regnamespace::text in ('syncline', 'public', 'raw_files')
+        order by 1
+    """
+    with three_roles(driver.dsn) as roles:
+        roles.grant()
+        once = driver.connection.execute(everything).fetchall()
+        roles.grant()
+        assert driver.connection.execute(everything).fetchall() == once
+        owners = {row["oid"]: row["relowner"] for row in once}
+        assert owners["syncline.runs"] == roles.owner
+        assert {owners[name] for name in ("people_v1", "people_current", "raw_files.people_json")} == {roles.runner}
+        assert roles.query(roles.reader, "select name from people_current") == [("Ada",)]
+
+
+def test_the_owner_sets_up_an_empty_database_alone(empty_database: str, tmp_path: Path) -> None:
+    """With the database its own and the runner's role granted, the owner migrates and hands out rights itself."""
+    with three_roles(empty_database) as roles, psycopg.connect(empty_database, autocommit=True) as admin:
+        name = sql.Identifier(admin.info.dbname)
+        admin.execute(sql.SQL("alter database {} owner to {}").format(name, sql.Identifier(roles.owner)))
+        admin.execute(sql.SQL("grant {} to {}").format(sql.Identifier(roles.runner), sql.Identifier(roles.owner)))
+        with db.connect(roles.dsn(roles.owner)) as connection:
+            migrate(connection)
+            roles.grant(roles.dsn(roles.owner))
+        Driver(roles.dsn(roles.runner), tmp_path).sync([{"id": 1, "name": "Ada", "email": "a@example.com"}])
+        assert roles.query(roles.reader, "select name from people_current") == [("Ada",)]
+        assert refused(roles, roles.runner, FORBIDDEN_TO_RUNNERS) == []
+        admin.execute(sql.SQL("alter database {} owner to current_user").format(name))
+
+
+def test_migrating_as_the_runner_is_refused_clearly(bench: Bench, roles: Roles) -> None:
+    """Where the control schema has to change, the runner's commands name the owner whose turn it is."""
+    with bench.connect() as connection:
+        connection.execute("update syncline.function_files set fingerprint = 'older' where name = 'runs.sql'")
+    for command in ("migrate", "status"):
+        ended = bench.cli(command, DATABASE_URL=roles.dsn(roles.runner))
+        assert ended.returncode == 2
+        assert f"it belongs to {roles.owner}" in ended.stderr
+    assert bench.cli("migrate", DATABASE_URL=roles.dsn(roles.owner)).returncode == 0
+    assert bench.cli("status", DATABASE_URL=roles.dsn(roles.runner)).returncode == 0
+
+
+def test_a_user_without_rights_is_told_what_to_grant(driver: Driver) -> None:
+    """A database user that was granted nothing, or less than a run needs, gets to know which grant is missing."""
+    with three_roles(driver.dsn) as roles:
+        with db.connect(roles.dsn(roles.runner)) as connection:
+            with pytest.raises(ConfigurationError, match="may not use the schema syncline") as caught:
+                is_up_to_date(connection, read_project(driver.root))
+            assert "syncline.grant_roles(" in str(caught.value.hint)
+        roles.grant()
+        driver.connection.execute(f"revoke insert on syncline.runs from {roles.runner}")
+        with db.connect(roles.dsn(roles.runner)) as connection:
+            with pytest.raises(DatabaseError, match="42501") as denied:
+                db.call(connection, "request_run")
+            assert "grant_roles" in str(denied.value.hint)
+
+
+def test_roles_that_cannot_be(driver: Driver) -> None:
+    """Unknown roles, one role for two duties, and a caller without the right to grant are refused with a hint."""
+    with three_roles(driver.dsn) as roles:
+        for names, message in [
+            ((roles.owner, "no such role", None), '"no such role"'),
+            ((roles.owner, roles.owner, None), "not three roles"),
+        ]:
+            with pytest.raises(ConfigurationError, match=message):
+                db.call(driver.connection, "grant_roles", *names)
+        roles.grant()
+        with db.connect(roles.dsn(roles.runner)) as connection, pytest.raises(RefusedError, match="may not hand out"):
+            db.call(connection, "grant_roles", roles.owner, roles.runner)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from syncline.config import read_project
@@ -18,12 +20,12 @@ from tests.bench.volume import check, make_database, timed
 TOKEN = "bench"
 
 
-def measure(dsn: str, folder: Path) -> None:
-    """Print seconds of warm and cold runs."""
-    print("\nthe agency example: ten entities, 3,400 records, 21 tests; seconds")
-    project = folder / "agency"
+@contextmanager
+def agency_project(dsn: str, folder: Path, name: str) -> Iterator[tuple[Path, str]]:
+    """Yield the example and its database, with its API running, which changes one record before each run."""
+    project = folder / name
     create_project(project, "agency")
-    database = make_database(dsn, "agency")
+    database = make_database(dsn, name)
     server = subprocess.Popen(
         [sys.executable, str(bundle() / "examples" / "agency" / "server.py"), "--port", "0", "--token", TOKEN,
          "--generation", "1", "--until-stdin-closes", "--touch"],
@@ -34,6 +36,17 @@ def measure(dsn: str, folder: Path) -> None:
     try:
         url = server.stdout.readline().strip().rpartition(" ")[2]
         os.environ.update({"AGENCY_API_URL": url, "AGENCY_API_TOKEN": TOKEN, "DATABASE_URL": database})
+        yield project, database
+    finally:
+        server.stdin.close()
+        server.wait(timeout=10)
+        server.stdout.close()
+
+
+def measure(dsn: str, folder: Path) -> None:
+    """Print seconds of warm and cold runs."""
+    print("\nthe agency example: ten entities, 3,400 records, 21 tests; seconds")
+    with agency_project(dsn, folder, "agency") as (project, database):
         with Engine(read_project(project), database) as engine:
 
             def sync() -> float:
@@ -57,7 +70,3 @@ def measure(dsn: str, folder: Path) -> None:
             )  # fmt: skip
         ratio = min(cold_run) / min(cold_dbt)
         print(f"  cold `syncline run` {min(cold_run):.2f}, cold `dbt build` {min(cold_dbt):.2f} ({ratio:.2f}; goal 2)")
-    finally:
-        server.stdin.close()
-        server.wait(timeout=10)
-        server.stdout.close()

@@ -186,6 +186,33 @@ def test_a_busy_source_is_waited_for(client: Client, bench: Bench, monkeypatch: 
         later.join()
 
 
+def test_a_push_can_be_cancelled(client: Client, bench: Bench) -> None:
+    """A push that is cancelled while it comes ends as refused, and nothing of it is there."""
+    is_cancelled = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        yield lines(people(3000))
+        while not is_cancelled.is_set():
+            time.sleep(0.05)
+        for _ in range(200):
+            yield lines(people(500))
+            time.sleep(0.05)
+
+    def cancel() -> None:
+        bench.wait_for_step("load")
+        (run,) = bench.runs()
+        client.post(f"/api/v1/runs/{run['run_id']}/cancel").raise_for_status()
+        is_cancelled.set()
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    content = problem(client.post(PEOPLE, content=body(), headers=LINES), 409)
+    canceller.join()
+    assert content["detail"] == "cancelled by SYNCLINE_SECRET_KEY"
+    assert [run["status"] for run in bench.runs()] == ["cancelled"]
+    assert bench.value("select count(*) from raw_shop.people_json") == 0
+
+
 def test_pushes_beside_each_other_are_all_kept(client: Client, bench: Bench) -> None:
     """Pushes to one stream at once wait for each other, and none is lost."""
     answers: list[int] = []

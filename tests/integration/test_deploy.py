@@ -27,6 +27,8 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 
+WINE = shutil.which("wine64") or shutil.which("wine64", path="/usr/lib/wine")
+
 IMAGE = "syncline-test/syncline"
 BASE = "debian-python:3.11"
 POSTGRES = "syncline-test/postgres:15-cron"
@@ -136,6 +138,45 @@ def test_the_script_for_windows_is_kept_like_the_other() -> None:
     assert batch.count(b"\r\n") == batch.count(b"\n")
     names = set(re.findall(r"SYNCLINE_[A-Z_]+", shell)) - {"SYNCLINE_PROJECT", "SYNCLINE_TOKEN"}
     assert names <= set(re.findall(r"SYNCLINE_[A-Z_]+", batch.decode()))
+
+
+@pytest.mark.skipif(WINE is None, reason="needs Debian's package wine64")
+def test_the_script_for_windows(tmp_path: Path) -> None:
+    """Under Wine: it passes arguments on, tries again what failed with 1, gives up on 3, and never overlaps itself."""
+    drive = tmp_path / "wine" / "drive_c"
+    wine = {"WINEPREFIX": str(drive.parent), "WINEDEBUG": "-all"}
+    start(wine, "exit /b 0").wait(timeout=120)
+    shutil.copy(DEPLOY / "cron" / "sync-cron.bat", drive)
+    (drive / "stand-in.bat").write_bytes(b"@echo off\r\necho asked: %*\r\nexit /b %STAND_IN_CODE%\r\n")
+    (drive / "slow.bat").write_bytes(b"@ping -n 6 127.0.0.1 >nul\r\n")
+    given = wine | {
+        "SYNCLINE_URL": "https://sync.example.com",
+        "SYNCLINE_TOKEN_FILE": r"C:\my token.txt",
+        "SYNCLINE_BIN": r"C:\stand-in.bat",
+        "SYNCLINE_DELAY": "1",
+        "SYNCLINE_LOG": r"C:\log.txt",
+        "SYNCLINE_LOCK": r"C:\lock.txt",
+    }
+    log = drive / "log.txt"
+    for code, attempts in (("0", 1), ("1", 3), ("3", 1)):
+        log.write_text("")
+        ended = start(given | {"STAND_IN_CODE": code}, r"C:\sync-cron.bat agency shop").wait(timeout=60)
+        assert (ended, log.read_text().count("sync-cron: attempt")) == (int(code), attempts)
+        asked = (
+            r'trigger https://sync.example.com --wait --token-file "C:\my token.txt" --source "agency" --source "shop"'
+        )
+        assert asked in log.read_text()
+    log.write_text("")
+    under_way = start(given | {"SYNCLINE_BIN": r"C:\slow.bat"}, r"C:\sync-cron.bat")
+    while "attempt 1" not in log.read_text():
+        time.sleep(0.05)
+    assert start(given, r"C:\sync-cron.bat").wait(timeout=60) == 75
+    assert under_way.wait(timeout=60) == 0
+
+
+def start(environment: dict[str, str], command: str) -> subprocess.Popen[bytes]:
+    """Start a command of Windows under Wine."""
+    return subprocess.Popen([str(WINE), "cmd", "/c", command], env=os.environ | environment)
 
 
 # systemd

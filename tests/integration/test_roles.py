@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from syncline import db
+from syncline import control, db, schedules, tokens
 from syncline.config import read_project
 from syncline.errors import ConfigurationError, DatabaseError, RefusedError
 from syncline.migrate import is_up_to_date, migrate
@@ -88,6 +88,28 @@ def test_the_runner_works_runs_and_the_reader_reads(bench: Bench, roles: Roles) 
     assert roles.query(roles.reader, count) == [(50,)]
     assert refused(roles, roles.reader, FORBIDDEN_TO_READERS) == []
     assert refused(roles, roles.runner, FORBIDDEN_TO_RUNNERS) == []
+
+
+def test_the_runner_may_do_what_workers_and_the_api_do(bench: Bench, roles: Roles) -> None:
+    """As runner: schedules, incidents, metrics, reports, tokens without digests; making tokens is the owner's."""
+    assert bench.cli("migrate", DATABASE_URL=roles.dsn(roles.runner)).returncode == 0
+    with db.connect(roles.dsn(roles.runner)) as connection:
+        schedules.create_schedule(connection, "default", "* * * * *")
+        schedules.fire_due(connection)
+        assert db.call_value(connection, "trigger_schedule", "default") == 1
+        db.call(connection, "check_incidents")
+        assert db.call(connection, "metrics")
+        assert db.call(connection, "run_reports", 5)
+        assert control.cancel_run(connection, 1) == "cancelled"
+        assert tokens.list_tokens(connection) == []
+        with pytest.raises(RefusedError, match="may not make or revoke tokens"):
+            tokens.create_token(connection, "mine", "admin")
+    with db.connect(roles.dsn(roles.owner)) as connection:
+        made = tokens.create_token(connection, "deploy", "operator")
+    with db.connect(roles.dsn(roles.runner)) as connection:
+        found = tokens.find_token(connection, made.token_id)
+        assert found is not None
+        assert found.name == "deploy"
 
 
 def test_later_entities_and_streams_follow(bench: Bench, roles: Roles) -> None:

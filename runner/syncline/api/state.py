@@ -21,7 +21,7 @@ from syncline.api.settings import ApiSettings
 from syncline.api.slots import Slots
 from syncline.config import Project, model_names
 from syncline.db import Connection
-from syncline.errors import LockedError
+from syncline.errors import LockedError, RefusedError
 from syncline.pipeline import Engine
 
 CONNECTIONS = 10
@@ -107,6 +107,8 @@ class State:
                 self._engine = Engine(self.project, self.dsn)
             try:
                 yield self._engine
+            except RefusedError:
+                raise  # of what was asked for, not of the engine
             except BaseException:
                 # Its dbt may be out of step, or gone: the next caller gets a new one.
                 self._close_engine()

@@ -119,6 +119,9 @@ class LogWatcher:
         self._progress: dict[str, float] = {}
 
     def event(self, level: str, name: str, detail: Mapping[str, Any]) -> None:
+        if name == "sync_start":
+            # Of a run that was requested only now.
+            self._log = self._log.bind(run_id=detail["run_id"])
         self._log.log(getattr(logging, level.upper()), name, **detail)
 
     def waiting(self, blocking: list[int]) -> None:

@@ -16,7 +16,7 @@ RESTART_SECONDS = 1.0
 
 
 class Supervisor:
-    """Runs so many processes of one command, each of which ends when its standard input does, and so never outlives it."""
+    """Runs so many processes of one command; each ends when its standard input does, and so never outlives it."""
 
     def __init__(self, arguments: Sequence[str], processes: int) -> None:
         self._command = [sys.executable, "-m", "syncline", *arguments]

@@ -1,9 +1,29 @@
 -- What people and programs ask: status, reports, differences, proofs.
 
-create or replace function syncline.run_report(p_run_id bigint) returns jsonb
-language sql stable
+create or replace function syncline.run_kind(p_options jsonb) returns text
+language sql immutable
 as $$
-    select jsonb_build_object(
+    select case
+        when p_options ? 'limit' then 'trial'
+        when p_options ? 'dry_run' then 'dry run'
+        when p_options ? 'push' then 'push'
+        when p_options ? 'adopt' then 'adopt'
+        when p_options -> 'steps' = '["load"]' then 'load'
+        when p_options ? 'steps' then 'build'
+        else 'sync'
+    end
+$$;
+comment on function syncline.run_kind(jsonb) is
+'What kind of run these options ask for: sync, load, build, push, adopt, dry run or trial.';
+
+create or replace view syncline.run_objects as
+select
+    run.run_id,
+    run.status,
+    run.trigger,
+    run.sources,
+    syncline.run_kind(run.options) as kind,
+    jsonb_build_object(
         'run_id', run.run_id,
         'status', run.status,
         'kind', syncline.run_kind(run.options),
@@ -67,27 +87,14 @@ as $$
         ), '{}'),
         'row_errors', (select count(*) from syncline.row_errors as bad where bad.run_id = run.run_id),
         'errors', case when run.error is null then '[]' else jsonb_build_array(run.error) end
-    )
-    from syncline.runs as run
-    where run.run_id = p_run_id
-$$;
-comment on function syncline.run_report(bigint) is 'A run as one object: what `syncline run --json` prints.';
+    ) as report
+from syncline.runs as run;
+comment on view syncline.run_objects is 'Each run as one object, and what runs are found by.';
 
-create or replace function syncline.run_kind(p_options jsonb) returns text
-language sql immutable
-as $$
-    select case
-        when p_options ? 'limit' then 'trial'
-        when p_options ? 'dry_run' then 'dry run'
-        when p_options ? 'push' then 'push'
-        when p_options ? 'adopt' then 'adopt'
-        when p_options -> 'steps' = '["load"]' then 'load'
-        when p_options ? 'steps' then 'build'
-        else 'sync'
-    end
-$$;
-comment on function syncline.run_kind(jsonb) is
-'What kind of run these options ask for: sync, load, build, push, adopt, dry run or trial.';
+create or replace function syncline.run_report(p_run_id bigint) returns jsonb
+language sql stable
+as $$ select report from syncline.run_objects where run_id = p_run_id $$;
+comment on function syncline.run_report(bigint) is 'A run as one object: what `syncline run --json` prints.';
 
 create or replace function syncline.run_reports(
     p_limit integer default 20,
@@ -99,19 +106,15 @@ create or replace function syncline.run_reports(
 ) returns setof jsonb
 language sql stable
 as $$
-    select syncline.run_report(run_id)
-    from (
-        select run_id
-        from syncline.runs
-        where (p_statuses is null or status = any (p_statuses))
-            and (p_triggers is null or trigger = any (p_triggers))
-            and (p_source is null or p_source = any (sources))
-            and (p_kinds is null or syncline.run_kind(options) = any (p_kinds))
-            and (p_before is null or run_id < p_before)
-        order by run_id desc
-        limit p_limit
-    ) as newest
+    select report
+    from syncline.run_objects
+    where (p_statuses is null or status = any (p_statuses))
+        and (p_triggers is null or trigger = any (p_triggers))
+        and (p_source is null or p_source = any (sources))
+        and (p_kinds is null or kind = any (p_kinds))
+        and (p_before is null or run_id < p_before)
     order by run_id desc
+    limit p_limit
 $$;
 comment on function syncline.run_reports(integer, text[], text[], text, text[], bigint) is
 'The newest runs, newest first: of these statuses, triggers, source and kinds, before the one numbered.';

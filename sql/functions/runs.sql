@@ -28,20 +28,20 @@ begin
     where name <> all (v_options);
     if v_unknown is not null then
         raise exception using
-            errcode = 'SY202',
+            errcode = 'SY231',
             message = format('a run has no option named %s', v_unknown),
             hint = format('There are: %s.', array_to_string(v_options, ', '));
     end if;
     if cardinality(p_sources) = 0 and cardinality(v_known) = 0 then
         raise exception using
-            errcode = 'SY203',
+            errcode = 'SY232',
             message = 'there is no source to run',
             hint = 'Declare one in a sources file, then `syncline migrate`.';
     end if;
 end
 $$;
 comment on function syncline.check_request(text[], jsonb) is
-'Raises SY201 to SY203 where a request names a source or an option that does not exist, or where there is no source.';
+'Raises SY201 for a source and SY231 for an option that there is not, SY232 where there is no source at all.';
 
 create or replace function syncline.request_run(
     p_sources text[] default '{}',
@@ -115,13 +115,13 @@ begin
     end if;
     if v_run.status in ('queued', 'running') then
         raise exception using
-            errcode = 'SY301',
+            errcode = 'SY331',
             message = format('run %s is %s', p_run_id, v_run.status),
             hint = 'A run can be tried again once it has ended.';
     end if;
     if v_run.options ? 'push' then
         raise exception using
-            errcode = 'SY302',
+            errcode = 'SY332',
             message = format('run %s was a push, whose records are gone', p_run_id),
             hint = 'Send the records again.';
     end if;
@@ -139,12 +139,12 @@ language plpgsql
 as $$
 begin
     raise exception using
-        errcode = 'SY204',
+        errcode = 'SY201',
         message = format('there is no run %s', p_run_id),
         hint = '`syncline runs` lists them.';
 end
 $$;
-comment on function syncline.raise_unknown_run(bigint) is 'Raises SY204: there is no such run.';
+comment on function syncline.raise_unknown_run(bigint) is 'Raises SY201: there is no such run.';
 
 create or replace function syncline.cancel_run(p_run_id bigint, p_requested_by text default null) returns text
 language plpgsql
@@ -171,7 +171,7 @@ begin
         perform pg_notify('syncline_cancelled', p_run_id::text);
     else
         raise exception using
-            errcode = 'SY301',
+            errcode = 'SY331',
             message = format('run %s is %s', p_run_id, v_status),
             hint = 'A run can be cancelled until it has ended.';
     end if;

@@ -44,14 +44,14 @@ begin
     where name = p_name and syncline.token_state(expires_at, revoked_at) = 'live';
     if not found then
         raise exception using
-            errcode = 'SY221',
+            errcode = 'SY225',
             message = format('there is no live token named %s', p_name),
             hint = '`syncline token list` shows all.';
     end if;
     return v_token_id;
 end
 $$;
-comment on function syncline.live_token(text) is 'The number of the live token of this name; raises SY221 where there is none.';
+comment on function syncline.live_token(text) is 'The number of the live token of this name; raises SY225 where there is none.';
 
 create or replace function syncline.create_token(
     p_name text,
@@ -93,7 +93,7 @@ begin
 end
 $$;
 comment on function syncline.create_token(text, bytea, text, interval, text, interval, text) is
-'Makes a token of which the caller knows the secret. The one it replaces ends after the overlap. Raises SY221 where that one is not live, SY321 where the user may not, SY322 where a live one has the name.';
+'Makes a token of which the caller knows the secret. The one it replaces ends after the overlap. Raises SY225 where that one is not live, SY321 where the user may not, SY322 where a live one has the name.';
 
 create or replace function syncline.revoke_token(p_name text, p_revoked_by text default null) returns bigint
 language plpgsql
@@ -109,7 +109,7 @@ begin
 end
 $$;
 comment on function syncline.revoke_token(text, text) is
-'Revokes the live token of this name, at once and for good. Raises SY221 where there is none.';
+'Revokes the live token of this name, at once and for good. Raises SY225 where there is none.';
 
 -- The API's database user has no right on the table: these read and write for it, and never show a digest.
 

@@ -12,6 +12,7 @@ comment on column syncline.runs.backoff is 'The pause before the second attempt,
 comment on column syncline.runs.timeout is 'An attempt that takes longer fails.';
 comment on column syncline.runs.is_foreground is 'Only the process that asked for the run works it.';
 
+create index loads_run_idx on syncline.loads (run_id);
 create index runs_finished_idx on syncline.runs (finished_at);
 
 create table syncline.cancellations (

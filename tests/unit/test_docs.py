@@ -46,7 +46,9 @@ def section(page: str, title: str) -> str:
 def test_every_command_and_option_is_documented(command: click.Command) -> None:
     """Each command has a heading in commands.md, and each of its options is named below it."""
     text = section(read_reference("commands.md"), str(command.name))
-    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    commands = [command, *getattr(command, "commands", {}).values()]
+    options = [parameter for one in commands for parameter in one.params if isinstance(parameter, click.Option)]
+    options = [option for option in options if not option.hidden]
     names = {max(option.opts, key=len) for option in options} - {"--json", "--help"}
     assert [name for name in sorted(names) if not re.search(rf"{name}\b", text)] == []
 

@@ -18,7 +18,8 @@ from dbt.contracts.graph.manifest import Manifest
 
 from syncline.dbt_errors import explain, explain_model, explain_test
 
-_QUIET = ["--quiet", "--no-write-json", "--log-level", "none", "--log-level-file", "none", "--no-print", "--no-use-colors"]
+_QUIET = ["--quiet", "--no-write-json"]
+_QUIET += ["--log-level", "none", "--log-level-file", "none", "--no-print", "--no-use-colors"]
 
 
 _SETTINGS = frozenset({"delta", "indexes", "max_delete_ratio", "max_error_ratio", "on_missing"})

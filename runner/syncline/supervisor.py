@@ -42,9 +42,7 @@ class Supervisor:
                     self._log.error("worker_died", pid=process.pid, status=process.returncode)
                     time.sleep(RESTART_SECONDS)
             while not self._is_stopping and len(self._running) < self._wanted:
-                self._running.append(
-                    subprocess.Popen(self._command, stdin=subprocess.PIPE, start_new_session=True)
-                )
+                self._running.append(subprocess.Popen(self._command, stdin=subprocess.PIPE, start_new_session=True))
             if self._running:
                 select.select([self._woken], [], [], 1.0)
         return code

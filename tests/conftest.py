@@ -32,10 +32,10 @@ def _describe_server() -> str:
     if os.environ.get("SYNCLINE_TEST_DSN"):
         with psycopg.connect(os.environ["SYNCLINE_TEST_DSN"]) as connection:
             return f"{connection.info.server_version // 10000}, from SYNCLINE_TEST_DSN"
-    return f"{CONTAINER_IMAGE}, in a container" if _has_container_image() else "embedded"
+    return f"{CONTAINER_IMAGE}, in a container" if has_container_image() else "embedded"
 
 
-def _has_container_image() -> bool:
+def has_container_image() -> bool:
     if shutil.which("docker") is None:
         return False
     command = ["docker", "image", "inspect", CONTAINER_IMAGE]
@@ -48,8 +48,8 @@ def server_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if os.environ.get("SYNCLINE_TEST_DSN"):
         yield os.environ["SYNCLINE_TEST_DSN"]
         return
-    if _has_container_image():
-        from testcontainers.postgres import PostgresContainer
+    if has_container_image():
+        from testcontainers.community.postgres import PostgresContainer
 
         with PostgresContainer(CONTAINER_IMAGE, driver=None) as container:
             yield container.get_connection_url()

@@ -55,7 +55,7 @@ WORDS = {
     "schedule resume": ["nightly"],
     "schedule trigger": ["nightly"],
     "schedule delete": ["weekly"],
-    "token create": ["ann"],
+    "token create": ["ann", "--role", "viewer"],
     "token revoke": ["ben"],
 }
 """What a command is called with where it needs something."""
@@ -77,7 +77,7 @@ def project(server_dsn: str, template: str, tmp_path_factory: pytest.TempPathFac
     made.sync(dry_run=True)
     for name in ("nightly", "weekly"):
         assert made.call("schedule", "create", name, "--cron", "0 2 * * *").returncode == 0
-    assert made.call("token", "create", "ben").returncode == 0
+    assert made.call("token", "create", "ben", "--role", "viewer").returncode == 0
     yield made
     made.close()
     api.close()

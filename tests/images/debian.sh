@@ -30,6 +30,7 @@ ready_docker() {
 debian_tree() {
     local mirror
     mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 2>/dev/null | grep -m 1 '/debian/*$' || true)
-    debootstrap --variant=minbase --include="$2" "$release" "$1" "${mirror:-http://deb.debian.org/debian}" >/dev/null
+    # shellcheck disable=SC2086 # where apt names none, debootstrap knows one itself
+    debootstrap --variant=minbase --include="$2" "$release" "$1" $mirror >/dev/null
     rm -rf "$1"/var/cache/apt/archives/*.deb "$1"/var/lib/apt/lists/*
 }

@@ -20,6 +20,9 @@ from tests.driver import Driver
 
 CONTAINER_IMAGE = os.environ.get("SYNCLINE_TEST_IMAGE", "postgres:15-cron")
 
+# A container ends with its fixture; the reaper's own image need not be here.
+os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+
 _numbers = itertools.count(1)
 _server_version = pytest.StashKey[str]()
 

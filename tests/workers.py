@@ -43,7 +43,7 @@ class Workers:
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start a worker and wait until it listens."""
         before = self._listening()
-        log = self.root / ".syncline" / f"worker-{len(self._processes)}.log"
+        log = self.root / ".syncline" / f"worker-{len(self._processes)}.txt"
         log.parent.mkdir(exist_ok=True)
         with log.open("w") as out:
             process = subprocess.Popen(

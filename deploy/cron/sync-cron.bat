@@ -8,13 +8,17 @@ rem     C:\syncline\sync-cron.bat agency
 rem
 rem Arguments are sources. Ends with the exit code of the last attempt: 0 done, 1 failed, 2 configuration, 3 refused by
 rem a guard; 75 where the sync before is still under way. Variables, as in sync-cron.sh: SYNCLINE_BIN,
-rem SYNCLINE_ATTEMPTS (3), SYNCLINE_DELAY (30 seconds, doubled each time), SYNCLINE_LOG, SYNCLINE_LOCK.
+rem SYNCLINE_ATTEMPTS (3), SYNCLINE_DELAY (30 seconds, doubled each time); SYNCLINE_LOG and SYNCLINE_LOCK, files that are in
+rem %LOCALAPPDATA%\syncline by default.
 setlocal EnableExtensions
 if not defined SYNCLINE_BIN set "SYNCLINE_BIN=syncline"
 if not defined SYNCLINE_ATTEMPTS set "SYNCLINE_ATTEMPTS=3"
 if not defined SYNCLINE_DELAY set "SYNCLINE_DELAY=30"
-if not defined SYNCLINE_LOG set "SYNCLINE_LOG=%TEMP%\sync-cron.log"
-if not defined SYNCLINE_LOCK set "SYNCLINE_LOCK=%TEMP%\sync-cron.lock"
+rem Not in TEMP: everybody may write in that of services, and whoever holds the lock keeps this from ever running.
+set "PLACE=%LOCALAPPDATA%\syncline"
+if not exist "%PLACE%" mkdir "%PLACE%"
+if not defined SYNCLINE_LOG set "SYNCLINE_LOG=%PLACE%\sync-cron.log"
+if not defined SYNCLINE_LOCK set "SYNCLINE_LOCK=%PLACE%\sync-cron.lock"
 if not defined SYNCLINE_URL (
     call :say SYNCLINE_URL is not set
     exit /b 2

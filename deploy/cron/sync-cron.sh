@@ -13,10 +13,9 @@
 # SYNCLINE_ATTEMPTS   3                 attempts in all; only exit code 1 is tried again
 # SYNCLINE_DELAY      30                seconds before the second attempt; they double from there
 # SYNCLINE_LOG        standard error    the log file; lines are added
-# SYNCLINE_LOCK       in /tmp           the lock file
+# SYNCLINE_LOCK       in .syncline/     the lock file; .syncline/ is the project's, with SYNCLINE_URL the user's, in $HOME
 set -u
 : "${SYNCLINE_BIN:=syncline}" "${SYNCLINE_ATTEMPTS:=3}" "${SYNCLINE_DELAY:=30}"
-: "${SYNCLINE_LOCK:=${TMPDIR:-/tmp}/sync-cron.$(id -u).lock}"
 [ -n "${SYNCLINE_LOG:-}" ] && exec 2>>"$SYNCLINE_LOG"
 exec 1>&2
 
@@ -25,6 +24,14 @@ say() { printf '%s sync-cron: %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*"; }
 case "$SYNCLINE_ATTEMPTS$SYNCLINE_DELAY" in
     *[!0-9]*) say "SYNCLINE_ATTEMPTS and SYNCLINE_DELAY are numbers"; exit 2 ;;
 esac
+
+if [ -z "${SYNCLINE_LOCK:-}" ]; then
+    # Not where everybody may write: whoever holds the lock keeps this from ever running.
+    place=${SYNCLINE_PROJECT:-.}
+    [ -n "${SYNCLINE_URL:-}" ] && place=${HOME:?}
+    (cd "$place" && mkdir -p .syncline) || exit 2
+    SYNCLINE_LOCK=$place/.syncline/sync-cron.lock
+fi
 
 # The lock goes with this process, however it ends.
 exec 9>>"$SYNCLINE_LOCK" || exit 2

@@ -22,9 +22,6 @@ from syncline.notices import Notice, describe, moment, span
 if TYPE_CHECKING:
     from apprise.plugins.base import NotifyBase
 
-LOOK_SECONDS = 5.0
-"""How often a process looks for incidents, however often it is asked to."""
-
 LOST_SECONDS = 60.0
 """A database that is back sooner was no incident."""
 
@@ -60,25 +57,18 @@ class Target:
 class Alerts:
     """Looks for incidents and sends what is due. Raises ConfigurationError for an address that makes no sense."""
 
-    def __init__(
-        self, project: Project, *, look_seconds: float = LOOK_SECONDS, lost_seconds: float = LOST_SECONDS
-    ) -> None:
+    def __init__(self, project: Project, *, lost_seconds: float = LOST_SECONDS) -> None:
         self._project = project
         self._place = place_of(project)
         self._targets = read_targets(project)
-        self._look_seconds = look_seconds
-        self._next_look = 0.0
         self._loss = _Loss(self._place, self._targets, lost_seconds)
         self._log = structlog.get_logger("syncline.alerts")
 
     def check(self, connection: db.Connection) -> None:
-        """Open and close incidents by what the tables say, and send what is due; at most every LOOK_SECONDS.
+        """Open and close incidents by what the tables say, and send what is due.
 
         A message that cannot be sent is tried again later. Raises DatabaseError.
         """
-        if time.monotonic() < self._next_look:
-            return
-        self._next_look = time.monotonic() + self._look_seconds
         self._loss.tell_recovery()
         missed = [{**row, "scheduled_for": row["scheduled_for"].isoformat()} for row in schedules.missed(connection)]
         bounds = json.dumps(bounds_of(self._project))

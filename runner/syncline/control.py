@@ -27,7 +27,8 @@ def request_run(
     """Put a run in the queue, or find the identical one that waits there; return its number.
 
     No sources are all that the project declares. Raises ConfigurationError where a source or an option is unknown.
-    Only this process works a run in the foreground. `timeout` is in seconds, for each attempt.
+    Only this process works a run in the foreground, and waits for it until `leave_queue`. `timeout` is in seconds, for
+    each attempt.
     """
     run_id: int = db.call_value(
         connection,
@@ -108,11 +109,6 @@ def blocking_runs(connection: Connection, run_id: int) -> list[int]:
     return [row["blocking_runs"] for row in db.call(connection, "blocking_runs", run_id)]
 
 
-def join_queue(connection: Connection, run_id: int) -> None:
-    """Note that this session waits for the run, which identical requests may share."""
-    db.call(connection, "join_queue", run_id)
-
-
 def leave_queue(connection: Connection, run_id: int) -> bool:
     """Wait for the run no longer; True where it was cancelled, since nobody else waits for it."""
     return bool(db.call_value(connection, "leave_queue", run_id))
@@ -188,6 +184,11 @@ def mark_checked(connection: Connection, entities: Iterable[str]) -> list[int]:
 def withdraw_candidates(connection: Connection, run_id: int, entities: list[str] | None = None) -> None:
     """Point next back at what is published for the run's candidates: of these entities, or of all."""
     db.call(connection, "withdraw_candidates", run_id, entities)
+
+
+def withdraw_lost_candidates(connection: Connection) -> None:
+    """Withdraw the candidates of runs whose process is gone, where nobody is in the way; never waits long."""
+    db.call(connection, "withdraw_lost_candidates")
 
 
 def announce(connection: Connection, publication_id: int) -> None:

@@ -88,7 +88,9 @@ def session_dsn(dsn: str, *, run: tuple[int, int] | None = None, timeout: int = 
     for setting, value in _KEEPALIVES.items():
         given.setdefault(f"keepalives_{setting}", value)
     given.setdefault("connect_timeout", timeout)
-    given.setdefault("application_name", name or ("syncline" if run is None else f"syncline run {run[0]}"))
+    name = name or (None if run is None else f"syncline run {run[0]}")
+    # Workers and runs are found by their names, whatever the address says.
+    given["application_name"] = name or given.get("application_name") or "syncline"
     given["options"] = " ".join(filter(None, options))
     return make_conninfo("", **given)
 

@@ -197,6 +197,8 @@ class Dbt:
         process.wait()
         self._log.seek(0)
         lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
+        # The next request starts another.
+        self.stop()
         return ModelError(
             f"dbt's process ended with status {process.returncode}{': ' + lines[-1] if lines else ''}",
             "Run again; `dbt debug` shows whether dbt works here.",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from syncline import control, db
-from syncline.errors import CancelledError, DatabaseError, LostClaimError, RunError, SynclineError
+from syncline.errors import CancelledError, LostClaimError, RunError, SynclineError
 
 LOOK_SECONDS = 5.0
 """How often a run's claim is looked at; a request to cancel is heard at once."""
@@ -84,7 +84,7 @@ class Overseer:
                     error = self._follow(connection, due)
             except LostClaimError as lost:
                 error = lost
-            except DatabaseError:
+            except SynclineError:
                 # Its own statements tell the run that the database is gone.
                 error = self._overdue(due)
                 self._wait(None, 1.0)

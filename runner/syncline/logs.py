@@ -30,7 +30,17 @@ FRAMES = 8
 """How many places of an error's way are shown, the innermost last."""
 
 # They name addresses with their queries at these levels, and apprise answers of others.
-_QUIET = {"httpx": logging.WARNING, "httpcore": logging.WARNING, "apprise": logging.CRITICAL + 1}
+_QUIET = {
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+    # Its warnings name addresses too.
+    "urllib3": logging.ERROR,
+    "requests": logging.WARNING,
+    "requests_oauthlib": logging.WARNING,
+    "oauthlib": logging.WARNING,
+    "charset_normalizer": logging.WARNING,
+    "apprise": logging.CRITICAL + 1,
+}
 
 Change = Callable[[str], str]
 
@@ -99,8 +109,10 @@ def prune_daily(connection: db.Connection, project: Project) -> int:
     with _prune_lock:
         if now - _pruned_at.get(place, -float("inf")) < 24 * 3600:
             return 0
+        pruned = prune(connection, project)
+        # Only now: what failed is tried again with the next look.
         _pruned_at[place] = now
-    return prune(connection, project)
+    return pruned
 
 
 def prune(connection: db.Connection, project: Project) -> int:

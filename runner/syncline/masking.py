@@ -25,6 +25,12 @@ OWN_SECRETS = (
 
 _LISTS = ("SYNCLINE_ALERT_URLS", "SYNCLINE_WEBHOOK_SECRETS")
 
+_WEB = ("http", "https", "json", "jsons", "xml", "xmls", "form", "forms")
+"""Schemes of addresses that have a host and a path, of a list; those of other services are made of tokens."""
+
+_NAMES = re.compile(r"[a-z_-]{1,15}|[a-z0-9-]+(\.[a-z0-9-]+)+")
+"""A word or the name of a host, which is no token and may stand in any message."""
+
 
 class Mask:
     """Replaces each secret by the name of its variable."""
@@ -61,6 +67,11 @@ def _item_parts(item: str) -> Iterator[str]:
     """Yield what is secret of an item of a list: all of it, and of an address its parts."""
     yield from (part for part in (item,) if len(part) >= SHORTEST)
     yield from _secret_parts(item)
+    scheme, mark, rest = item.partition("://")
+    if mark and scheme.lower() not in _WEB:
+        # Tokens stand where others have user, host and port: slack://TOKEN/TOKEN/TOKEN, tgram://BOT:TOKEN/CHAT.
+        for part in re.split(r"[/:@#]", rest.partition("?")[0]):
+            yield from (word for word in {part, unquote(part)} if len(word) >= SHORTEST and not _NAMES.fullmatch(word))
 
 
 def _secret_parts(value: str) -> Iterator[str]:

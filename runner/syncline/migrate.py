@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,7 @@ def migrate(connection: db.Connection, project: Project | None = None) -> Applie
     Raises ConfigurationError where the database has a breaking migration that this release does not know.
     """
     applied = Applied()
-    with db.translated(), connection.transaction():
+    with db.translated(), _pinned(connection):
         connection.execute("select pg_advisory_xact_lock(1937337955, 0)")
         connection.execute("set local lock_timeout = '10s'; set local client_min_messages = warning")
         if not _is_control_up_to_date(connection):
@@ -71,12 +73,23 @@ def migrate(connection: db.Connection, project: Project | None = None) -> Applie
 
 def is_up_to_date(connection: db.Connection, project: Project) -> bool:
     """Return whether `migrate` would do nothing; raises as it does."""
-    with db.translated():
+    with db.translated(), _pinned(connection):
         if not _is_control_up_to_date(connection):
             return False
         query = "select source || '.' || stream as label from syncline.streams where is_declared"
         declared = {row["label"] for row in connection.execute(query)}
     return declared == project.stream_labels
+
+
+@contextmanager
+def _pinned(connection: db.Connection) -> Iterator[None]:
+    """Open a transaction that finds nothing by a name without schema but what is Postgres' own.
+
+    The owner's session would else run what the runner, who may create in public, put in the way there.
+    """
+    with connection.transaction():
+        connection.execute("set local search_path = pg_catalog, pg_temp")
+        yield
 
 
 def _is_control_up_to_date(connection: db.Connection) -> bool:
@@ -113,7 +126,7 @@ def _control_schema(connection: db.Connection) -> dict[str, Any] | None:
     return connection.execute(
         """
         select
-            current_user as name, nspowner::regrole::text as owner,
+            current_user as name, pg_get_userbyid(nspowner) as owner,
             has_schema_privilege(oid, 'usage') as may_use, pg_has_role(nspowner, 'usage') as may_change
         from pg_namespace where nspname = 'syncline'
         """

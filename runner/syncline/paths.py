@@ -1,7 +1,9 @@
-"""Finds the project that a command works on and the files that ship with Syncline."""
+"""Finds the project that a command works on and the files that ship with Syncline, and names who runs it."""
 
 from __future__ import annotations
 
+import getpass
+import os
 from pathlib import Path
 
 from syncline.errors import ConfigurationError
@@ -37,3 +39,11 @@ def state_folder(project: Path) -> Path:
     folder = project / STATE_FOLDER
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def user_name() -> str:
+    """Return the name of the system's user that runs this, or its number: a container's may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

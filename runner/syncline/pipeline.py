@@ -181,11 +181,11 @@ def claim(
     """Claim the run, or wait for the one in its way; None where another process has worked the identical request."""
     until = time.monotonic() + wait_timeout
     told: list[int] = []
-    control.join_queue(connection, run_id)
     try:
         while True:
             claimed = control.claim_run(connection, run_id)
             if claimed:
+                control.withdraw_lost_candidates(connection)
                 return claimed
             if control.run_report(connection, run_id)["finished_at"]:
                 return None
@@ -233,6 +233,7 @@ class _Run:
         self._run = run
         self._claimed = (run["run_id"], run["attempt"])
         self._sources: list[Source] = []
+        self._is_finished = False
         self._is_each = (options.publish or engine.project.publish) == "each"
         self._failures: dict[str, SynclineError] = {}  # by stream and entity, where each stands for itself
         self._feeding: set[str] | None = None  # the streams that feed the entities asked for; None for all
@@ -246,17 +247,26 @@ class _Run:
             with self._overseer, telemetry.span("syncline.run", **self._who()):
                 self._begin()
                 self._steps()
+                self._finish()
         except BaseException as error:
-            self._end(self._overseer.error if isinstance(error, RunError) and self._overseer.error else error)
-            return
+            if not self._is_finished:
+                self._end(self._overseer.error if isinstance(error, RunError) and self._overseer.error else error)
+            elif not isinstance(error, InterruptedRun):
+                raise
+
+    def _finish(self) -> None:
         if self._failures:
             note_failure(self._connection, partial_failure(self._failures), self._engine.project.mask, self._watcher)
+            self._is_finished = True
             return
         # In one transaction: who is killed here has said so and has ended, or neither.
         with db.translated(), self._connection.transaction():
             report = control.run_report(self._connection, self._claimed[0])
-            self._log("info", "sync_ok", duration_ms=report["duration_ms"], **_counts(report))
+            counts = {"duration_ms": report["duration_ms"], **_counts(report)}
+            control.log(self._connection, "info", "sync_ok", **counts)
             control.finish_run(self._connection, "succeeded")
+        self._is_finished = True
+        self._watcher.event("info", "sync_ok", self._ids() | counts)
 
     def _begin(self) -> None:
         self._log("info", "sync_start", **self._who())
@@ -268,9 +278,12 @@ class _Run:
         return {name: self._run[name] for name in names}
 
     def _log(self, level: str, event: str, **detail: Any) -> None:
-        ids = {"run_id": self._run["run_id"], "request_id": self._run["request_id"]}
+        ids = self._ids()
         control.log(self._connection, level, event, **{n: value for n, value in detail.items() if n not in ids})
         self._watcher.event(level, event, ids | detail)
+
+    def _ids(self) -> dict[str, Any]:
+        return {"run_id": self._run["run_id"], "request_id": self._run["request_id"]}
 
     def _end(self, error: BaseException) -> None:
         """Note why the run ended early; raises `error` again where that is no matter of the run alone."""

@@ -18,7 +18,7 @@ import structlog
 from syncline import control, db, logs, pipeline, schedules
 from syncline.alerts import Alerts
 from syncline.config import read_project
-from syncline.errors import ConfigurationError, DatabaseError, DatabaseUnavailableError, LostClaimError
+from syncline.errors import ConfigurationError, DatabaseError, DatabaseUnavailableError, LostClaimError, SynclineError
 from syncline.interruption import STOP_SECONDS, InterruptedRun
 from syncline.migrate import is_up_to_date, migrate
 from syncline.pipeline import Engine
@@ -99,6 +99,11 @@ class Worker:
                     self._log.error("database_lost", message=error.message, hint=error.hint, retry_seconds=self._pause)
                     self._sleep(self._pause)
                     self._pause = min(self._pause * 2, RECONNECT_SECONDS[1])
+                except ConfigurationError as error:
+                    if not self._has_served:
+                        raise
+                    self._log.error("not_ready", message=error.message, hint=error.hint, retry_seconds=self._pause)
+                    self._sleep(self._pause)
                 except Exception as error:
                     # A defect fails its run; the worker goes on with the next, on a new connection.
                     self._log.error("defect", exc_info=error)
@@ -128,10 +133,11 @@ class Worker:
         due, began = None, time.monotonic()
         self._next_look = began + POLL_SECONDS
         try:
+            control.withdraw_lost_candidates(connection)
             due = schedules.fire_due(connection)
             self._alerts.check(connection)
             logs.prune_daily(connection, self._engine.project)
-        except DatabaseError as error:
+        except SynclineError as error:
             # Runs go on without; a connection that is gone shows in what comes next.
             self._log.error("look_failed", message=error.message, hint=error.hint)
         if due is not None:
@@ -139,11 +145,13 @@ class Worker:
 
     def _work_next(self, connection: db.Connection) -> bool:
         """Work the next run, if there is one; return whether there was."""
-        claimed = control.claim_run(connection, sources=self._options.sources)
-        if claimed is None:
+        if self._is_stopping:
             return False
         self._is_working = True
         try:
+            claimed = control.claim_run(connection, sources=self._options.sources)
+            if claimed is None:
+                return False
             # The project as it is now: what was changed there needs no restart.
             self._engine.project = read_project(self._root)
             pipeline.work(self._engine, connection, claimed, logs.LogWatcher(claimed))

@@ -88,6 +88,31 @@ $$;
 comment on function syncline.withdraw_candidates(bigint, text[]) is
 'Points next back at what is published for the candidates of a run that failed or was a trial: of these entities, or of all. Their keys stay in delta.';
 
+create or replace function syncline.withdraw_lost_candidates() returns void
+language plpgsql
+as $$
+declare
+    v_run_id bigint;
+begin
+    for v_run_id in
+        select distinct run.run_id
+        from syncline.entities as e
+        inner join syncline.builds as b on e.next_build = b.build_id
+        inner join syncline.runs as run on b.run_id = run.run_id
+        where run.status in ('queued', 'cancelled', 'abandoned') and b.state in ('built', 'checked', 'failed', 'trial')
+    loop
+        begin
+            perform set_config('lock_timeout', '100ms', true), set_config('syncline.is_swapping', 'on', true);
+            perform syncline.withdraw_candidates(v_run_id, null);
+        exception when lock_not_available then
+            null; -- somebody reads it just now: the next look, or the next build, has it
+        end;
+    end loop;
+end
+$$;
+comment on function syncline.withdraw_lost_candidates() is
+'Withdraws the candidates of runs whose process is gone, where nobody is in the way: it never waits long.';
+
 create or replace function syncline.check_known(p_entities text[]) returns void
 language plpgsql stable
 as $$

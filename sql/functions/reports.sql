@@ -5,7 +5,7 @@ language sql immutable
 as $$
     select case
         when p_options ? 'limit' then 'trial'
-        when p_options ? 'dry_run' then 'dry run'
+        when (p_options ->> 'dry_run')::boolean then 'dry run'
         when p_options ? 'push' then 'push'
         when p_options ? 'adopt' then 'adopt'
         when p_options -> 'steps' = '["load"]' then 'load'
@@ -39,7 +39,7 @@ select
         'max_attempts', run.max_attempts,
         'requested_at', run.requested_at,
         'due_at', case when run.status = 'queued' then run.due_at end,
-        'is_cancelling', exists (select 1 from syncline.cancellations as stop where stop.run_id = run.run_id),
+        'is_cancelling', run.status = 'running' and exists (select 1 from syncline.cancellations as stop where stop.run_id = run.run_id),
         'started_at', run.started_at,
         'finished_at', run.finished_at,
         'duration_ms', round(extract(epoch from coalesce(run.finished_at, clock_timestamp()) - run.started_at) * 1000),

@@ -1,12 +1,17 @@
 -- Database roles: one owns the control schema, one works runs, one reads what is published.
+-- What owners and superusers call looks nowhere but in pg_catalog: the runner may create in public.
 
 create or replace function syncline.grant_roles(
     p_owner text, p_runner text, p_reader text default null, p_schemas text[] default '{public}'
 ) returns void
 language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform syncline.check_roles(array_remove(array[p_owner, p_runner, p_reader], null));
+    perform syncline.revoke_duty(duty, role_name, p_runner, p_schemas)
+    from syncline.roles
+    where role_name is distinct from case duty when 'owner' then p_owner when 'runner' then p_runner else p_reader end;
     delete from syncline.roles;
     insert into syncline.roles (duty, role_name)
     select duty, role_name
@@ -30,7 +35,7 @@ exception when insufficient_privilege then
 end
 $$;
 comment on function syncline.grant_roles(text, text, text, text[]) is
-'Hands the control schema to the owner; raw and target objects, and what a run calls, to the runner; the current views to the reader. Those of later streams and entities follow by themselves. May be repeated. Raises SY241 where roles are missing or the same, SY341 where the caller may not.';
+'Hands the control schema to the owner; raw and target objects, and what a run calls, to the runner; the current views to the reader. Those of later streams and entities follow by themselves. May be repeated: a role that loses its duty loses what came with it. Raises SY241 where roles are missing or the same, SY341 where the caller may not.';
 
 create or replace function syncline.check_roles(p_roles text[]) returns void
 language plpgsql
@@ -63,8 +68,60 @@ language sql stable
 as $$ select role_name from syncline.roles where duty = p_duty $$;
 comment on function syncline.role_for(text) is 'The database role that has this duty: owner, runner or reader; null where none was named.';
 
+create or replace function syncline.revoke_duty(
+    p_duty text, p_role name, p_runner text, p_schemas text[]
+) returns void
+language plpgsql
+as $$
+declare
+    v_former_runner name := syncline.role_for('runner');
+    v_statement text;
+begin
+    if not exists (select from pg_catalog.pg_roles where rolname = p_role) then
+        return;
+    end if;
+    if p_duty = 'owner' then
+        -- What it owns goes to the next owner.
+        if exists (
+            select
+            from pg_catalog.pg_auth_members
+            where roleid = quote_ident(v_former_runner)::regrole and member = quote_ident(p_role)::regrole
+        ) then
+            execute format('revoke %I from %I', v_former_runner, p_role);
+        end if;
+        return;
+    end if;
+    if p_duty = 'runner' then
+        execute format('revoke all on all tables in schema syncline from %I', p_role);
+        execute format('revoke all on all sequences in schema syncline from %I', p_role);
+        execute format('revoke all on all functions in schema syncline from %I', p_role);
+        execute format('revoke all on schema syncline from %I', p_role);
+        execute format('revoke connect, create, temporary on database %I from %I', current_database(), p_role);
+    end if;
+    for v_statement in
+        -- Schemas that its runs made.
+        select case
+            when place.nspowner = quote_ident(p_role)::regrole then format('alter schema %I owner to %I', place.nspname, p_runner)
+            else format('revoke usage, create on schema %I from %I', place.nspname, p_role)
+        end
+        from pg_catalog.pg_namespace as place
+        where (place.nspname = any (p_schemas) or place.nspname in (select schema_name from syncline.entities))
+            and (p_duty = 'runner' or place.nspowner <> quote_ident(p_role)::regrole)
+        union all
+        select format('revoke all on %I.%I from %I', e.schema_name, e.entity || '_current', p_role)
+        from syncline.entities as e
+        where p_duty = 'reader' and to_regclass(format('%I.%I', e.schema_name, e.entity || '_current')) is not null
+    loop
+        execute v_statement;
+    end loop;
+end
+$$;
+comment on function syncline.revoke_duty(text, name, text, text[]) is
+'Takes from a role what grant_roles gave it as owner, runner or reader; target schemas that are its own go to the new runner.';
+
 create or replace function syncline.renew_grants() returns void
 language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_owner name := syncline.role_for('owner');
@@ -91,16 +148,16 @@ begin
     for v_statement in
         select format('alter schema syncline owner to %I', p_owner)
         from pg_catalog.pg_namespace
-        where nspname = 'syncline' and nspowner <> p_owner::text::regrole
+        where nspname = 'syncline' and nspowner <> quote_ident(p_owner)::regrole
         union all
         -- Sequences of identity columns follow their tables.
         select format('alter %s %s owner to %I', case relkind when 'v' then 'view' else 'table' end, oid::regclass, p_owner)
         from pg_catalog.pg_class
-        where relnamespace = 'syncline'::regnamespace and relkind in ('r', 'p', 'v') and relowner <> p_owner::text::regrole
+        where relnamespace = 'syncline'::regnamespace and relkind in ('r', 'p', 'v') and relowner <> quote_ident(p_owner)::regrole
         union all
         select format('alter function %s owner to %I', oid::regprocedure, p_owner)
         from pg_catalog.pg_proc
-        where pronamespace = 'syncline'::regnamespace and proowner <> p_owner::text::regrole
+        where pronamespace = 'syncline'::regnamespace and proowner <> quote_ident(p_owner)::regrole
     loop
         execute v_statement;
     end loop;
@@ -147,13 +204,13 @@ begin
     for v_statement in
         select format('alter schema %I owner to %I', nspname, p_runner)
         from pg_catalog.pg_namespace
-        where nspname in (select 'raw_' || source from syncline.streams) and nspowner <> p_runner::text::regrole
+        where nspname in (select 'raw_' || source from syncline.streams) and nspowner <> quote_ident(p_runner)::regrole
         union all
         select format('alter %s %s owner to %I', case made.relkind when 'v' then 'view' else 'table' end, made.oid::regclass, p_runner)
         from pg_catalog.pg_class as made
         inner join pg_catalog.pg_namespace as place on made.relnamespace = place.oid
         where made.relkind in ('r', 'v')
-            and made.relowner <> p_runner::text::regrole
+            and made.relowner <> quote_ident(p_runner)::regrole
             and (
                 place.nspname in (select 'raw_' || source from syncline.streams)
                 or exists (

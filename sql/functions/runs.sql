@@ -71,11 +71,17 @@ begin
     perform pg_advisory_xact_lock(syncline.lock_class('claim'), 0);
     update syncline.runs set
         is_foreground = is_foreground and p_is_foreground,
-        max_attempts = greatest(max_attempts, attempt + p_max_attempts)
-    where status = 'queued'
-        and sources = v_sources
-        and entities = syncline.sorted(p_entities)
-        and options = p_options
+        max_attempts = greatest(max_attempts, attempt + p_max_attempts),
+        timeout = least(timeout, p_timeout)
+    where run_id = (
+        -- Two are there where one failed and waits for its next attempt.
+        select min(run_id)
+        from syncline.runs
+        where status = 'queued'
+            and sources = v_sources
+            and entities = syncline.sorted(p_entities)
+            and options = p_options
+    )
     returning run_id into v_run_id;
     if not found then
         insert into syncline.runs (
@@ -89,6 +95,9 @@ begin
         )
         returning run_id into v_run_id;
     end if;
+    if p_is_foreground then
+        perform pg_advisory_lock_shared(syncline.lock_class('queue'), (v_run_id % 2147483647)::integer);
+    end if;
     perform pg_notify('syncline_requested', v_run_id::text);
     return v_run_id;
 end
@@ -96,7 +105,7 @@ $$;
 comment on function syncline.request_run(
     text[], text[], jsonb, text, text, text, integer, interval[], interval, text, boolean, bigint
 ) is
-'Puts a run in the queue, or finds the identical one that waits there, and returns its number. No sources: all that are declared.';
+'Puts a run in the queue, or finds the identical one that waits there, and returns its number. No sources: all that are declared. In the foreground the session waits for it, until leave_queue.';
 
 create or replace function syncline.retry_run(
     p_run_id bigint,
@@ -276,12 +285,9 @@ language plpgsql
 as $$
 declare
     v_run_id bigint;
-    v_lost bigint;
 begin
     perform pg_advisory_xact_lock(syncline.lock_class('claim'), 0);
-    for v_lost in select * from syncline.abandon_runs() loop
-        perform syncline.withdraw_candidates(v_lost, null);
-    end loop;
+    perform syncline.abandon_runs();
     select queued.run_id into v_run_id
     from syncline.runs as queued
     where queued.status = 'queued'
@@ -353,24 +359,19 @@ as $$
 $$;
 comment on function syncline.blocking_runs(bigint) is 'The running runs that a queued run waits for.';
 
-create or replace function syncline.join_queue(p_run_id bigint) returns void
-language sql
-as $$ select pg_advisory_lock_shared(syncline.lock_class('queue'), (p_run_id % 2147483647)::integer) $$;
-comment on function syncline.join_queue(bigint) is
-'Notes that this session waits for a run, which identical requests may share.';
-
 create or replace function syncline.leave_queue(p_run_id bigint) returns boolean
 language plpgsql
 as $$
 declare
     v_key integer := p_run_id % 2147483647;
 begin
+    perform pg_advisory_xact_lock(syncline.lock_class('claim'), 0);
     perform pg_advisory_unlock_shared(syncline.lock_class('queue'), v_key);
     if not pg_try_advisory_xact_lock(syncline.lock_class('queue'), v_key) then
         return false;
     end if;
     update syncline.runs set status = 'cancelled', finished_at = clock_timestamp()
-    where run_id = p_run_id and status = 'queued';
+    where run_id = p_run_id and status = 'queued' and is_foreground;
     return found;
 end
 $$;

@@ -192,7 +192,7 @@ begin
     on conflict do nothing;
     if not found then
         raise exception using
-            errcode = 'SY224',
+            errcode = 'SY323',
             message = format('there is a schedule named %L already', p_name),
             hint = '`syncline schedule set` changes it.';
     end if;
@@ -302,6 +302,8 @@ create or replace function syncline.fire_schedule(
     p_missed bigint default 0
 ) returns bigint
 language plpgsql
+-- A job of pg_cron is the owner's, and others may create where its path would look.
+set search_path to 'pg_catalog', 'pg_temp'
 as $$
 declare
     v_scheduled_for timestamptz := coalesce(p_scheduled_for, date_trunc('minute', clock_timestamp()));
@@ -400,7 +402,8 @@ as $$
 declare
     v_schedule syncline.schedules;
 begin
-    select * into v_schedule from syncline.schedules where name = p_name;
+    -- The row first and the queue second, as fire_schedule takes them.
+    select * into v_schedule from syncline.schedules where name = p_name for update;
     if not found then
         perform syncline.raise_unknown_schedule(p_name);
     end if;
@@ -630,6 +633,13 @@ end
 $$;
 comment on function syncline.sync_schedules() is
 'Makes pg_cron''s jobs agree with the schedules again; returns what was done: scheduled, rescheduled, unscheduled, fired by workers.';
+
+-- What acts for the owner is not for everybody who may use the schema.
+revoke execute on function syncline.pg_cron_state() from public;
+revoke execute on function syncline.reason_for_worker(text, text) from public;
+revoke execute on function syncline.find_jobs(text) from public;
+revoke execute on function syncline.drop_jobs(text) from public;
+revoke execute on function syncline.link_schedule(text) from public;
 
 create or replace view syncline.schedule_status as
 select

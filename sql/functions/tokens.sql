@@ -63,6 +63,8 @@ create or replace function syncline.create_token(
     p_created_by text default null
 ) returns table (token_id bigint, expires_at timestamptz, replaced_until timestamptz)
 language plpgsql
+-- The owner calls it, and others may create where its path would look.
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -97,6 +99,7 @@ comment on function syncline.create_token(text, bytea, text, interval, text, int
 
 create or replace function syncline.revoke_token(p_name text, p_revoked_by text default null) returns bigint
 language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_token_id bigint;
@@ -207,28 +210,23 @@ create or replace function syncline.request_run_once(
 language plpgsql
 as $$
 #variable_conflict use_column
-declare
-    v_seen syncline.messages;
 begin
     insert into syncline.messages (sender, message_id, source)
     values (p_sender, p_message_id, p_source)
     on conflict do nothing;
     is_repeat := not found;
     if is_repeat then
-        select * into v_seen from syncline.messages where sender = p_sender and message_id = p_message_id;
-        if v_seen.source <> p_source then
-            raise exception using
-                errcode = 'SY323',
-                message = format('this message came before, for the source %s', v_seen.source),
-                hint = 'Send one message, with an id of its own, for each source.';
-        end if;
-        run_id := v_seen.run_id;
+        run_id := (
+            select seen.run_id
+            from syncline.messages as seen
+            where seen.sender = p_sender and seen.message_id = p_message_id and seen.source = p_source
+        );
     else
         run_id := syncline.request_run(
             array[p_source], p_entities, p_options, p_trigger, p_triggered_by, p_request_id
         );
         update syncline.messages set run_id = request_run_once.run_id
-        where sender = p_sender and message_id = p_message_id;
+        where sender = p_sender and message_id = p_message_id and source = p_source;
         perform syncline.prune_messages();
     end if;
     status := (select run.status from syncline.runs as run where run.run_id = request_run_once.run_id);
@@ -236,7 +234,7 @@ begin
 end
 $$;
 comment on function syncline.request_run_once(text, text, text, text[], jsonb, text, text, text) is
-'Requests a run for a signed message, in one transaction with noting the message: a repeat gets the same run and starts nothing. Raises SY323 where the message came before for another source.';
+'Requests a run for a signed message, in one transaction with noting the message: a repeat for the same source gets the same run and starts nothing.';
 
 create or replace function syncline.prune_messages(p_age interval default '7 days') returns bigint
 language sql

@@ -32,5 +32,6 @@ create index log_events_logged_idx on syncline.log_events (logged_at);
 -- Their successors take more arguments, or give something else.
 drop function if exists syncline.request_run(text[], text[], jsonb, text, text, text);
 drop function if exists syncline.claim_run(bigint);
+drop function if exists syncline.join_queue(bigint);
 drop function if exists syncline.finish_run(text, jsonb);
 drop function if exists syncline.run_reports(integer);

@@ -24,7 +24,7 @@ create table syncline.messages (
     source text not null,
     run_id bigint,
     received_at timestamptz not null default clock_timestamp(),
-    primary key (sender, message_id)
+    primary key (sender, message_id, source)
 );
 comment on table syncline.messages is 'Signed messages that came in, each with the run that it asked for: a repeat starts nothing.';
 create index messages_received_idx on syncline.messages (received_at);

@@ -103,7 +103,7 @@ def configured(driver: Driver, inbox: Inbox) -> Change:
 
 
 def alerts(project: Project) -> Alerts:
-    return Alerts(project, look_seconds=0, lost_seconds=0)
+    return Alerts(project, lost_seconds=0)
 
 
 def check(driver: Driver, project: Project, times: int = 3) -> None:

@@ -69,14 +69,13 @@ def test_examples_work_as_printed(client: Client, bench: Bench, tmp_path: Path) 
     """Each example's requests succeed; only what is published or taken back already is refused."""
     (tmp_path / ".curlrc").write_text('write-out = "\\nstatus %{http_code}\\n"\nmax-time = 30\n')
     (tmp_path / "tickets.jsonl.gz").write_bytes(gzip.compress(b'{"id": 1}\n{"id": 2}\n'))
-    root = str(client.base_url).rstrip("/")
-    environment = os.environ | {"API": f"{root}/api/v1", "TOKEN": KEY, "WEBHOOK_SECRET": SECRET}
+    environment = os.environ | {"API": f"{client.url}/api/v1", "TOKEN": KEY, "WEBHOOK_SECRET": SECRET}
     examples = list_examples()
     for title, script in examples.items():
         if "qstash.upstash.io" in script:
             continue  # it asks somebody else
         ended = subprocess.run(
-            ["bash", "-eu", "-c", script.replace("http://127.0.0.1:8000", root)],
+            ["bash", "-eu", "-c", script.replace("http://127.0.0.1:8000", client.url)],
             cwd=tmp_path,
             env=environment | {"CURL_HOME": str(tmp_path), "HOME": str(tmp_path)},
             capture_output=True,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +14,7 @@ from psycopg import sql
 from syncline import schedules
 from tests.integration.test_api_runs import problem
 from tests.projects import Bench, people, person
-from tests.serving import KEY, Client, bearer, in_process, serving, start, token
+from tests.serving import KEY, Client, in_process, serving, token
 
 API = "/api/v1"
 NDJSON = {"accept": "application/x-ndjson"}
@@ -123,7 +121,7 @@ def test_schedules_are_made_changed_fired_and_deleted(client: Client, bench: Ben
     assert made.json()["options"] == {"streams": ["people"], "dry_run": True}
     assert made.json()["timeout"] == 60
     assert made.json()["next_at"]
-    problem(client.post(f"{API}/schedules", json=wanted), 422)
+    problem(client.post(f"{API}/schedules", json=wanted), 409)
 
     changed = client.patch(f"{API}/schedules/nightly", json={"cron": "*/15 * * * *", "dry_run": False, "timeout": 0})
     assert changed.json()["cron"] == "*/15 * * * *"
@@ -159,6 +157,9 @@ def test_what_is_wrong_with_a_schedule(client: Client, bench: Bench) -> None:
     problem(client.post(f"{API}/schedules", json=base | {"allow_mass_delete": True}, headers=operator), 403)
     assert client.post(f"{API}/schedules", json=base | {"allow_mass_delete": True}).status_code == 201
     problem(client.patch(f"{API}/schedules/nightly", json={"sources": ["shop"]}, headers=operator), 403)
+    problem(client.post(f"{API}/schedules/nightly/trigger", headers=operator), 403)
+    assert bench.runs() == []
+    assert client.post(f"{API}/schedules/nightly/trigger").status_code == 202
     problem(client.patch(f"{API}/schedules/nightly", json={"cron": "x"}), 422)
     for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/pause"), ("POST", "/trigger")):
         problem(client.request(method, f"{API}/schedules/weekly{path}", json={}), 404)
@@ -173,6 +174,16 @@ def test_health_needs_no_token(client: Client, bench: Bench) -> None:
     bench.query("delete from syncline.function_files where name = 'runs.sql' returning 1")
     assert problem(client.get("/readyz"), 503)["type"] == "urn:syncline:not_migrated"
     assert client.get("/healthz").status_code == 200
+
+
+def test_a_control_schema_that_cannot_be_used_is_not_ready(client: Client, bench: Bench) -> None:
+    """A control schema of a newer release, or one that the database user may not use, is a 503 that says what to do."""
+    newer = "insert into syncline.migrations values (9999, '9999_newer_breaking.sql', true) returning 1"
+    bench.query(newer)
+    content = problem(client.get("/readyz"), 503)
+    assert content["type"] == "urn:syncline:not_migrated"
+    assert "newer release" in content["detail"]
+    assert "Upgrade" in content["hint"]
 
 
 def test_a_database_that_is_gone_is_unavailable(client: Client, bench: Bench) -> None:
@@ -210,15 +221,12 @@ def test_a_defect_tells_nothing(client: Client, monkeypatch: pytest.MonkeyPatch)
 
 def test_serve_says_where_and_stops_at_once(bench: Bench) -> None:
     """`syncline serve` prints its address, answers with the key of its environment, and ends with code 0 on SIGTERM."""
-    process = start(bench)
-    assert process.stdout
-    url = json.loads(process.stdout.readline())["url"]
-    with Client(base_url=url, headers=bearer(KEY)) as client:
+    with serving(bench) as client:
         assert client.get(f"{API}/status").status_code == 200
         assert client.get("/readyz").status_code == 200
-    process.terminate()
-    _, said = process.communicate(timeout=20)
-    assert process.returncode == 0, said
+        told_at = time.monotonic()
+    assert client.process.returncode == 0
+    assert time.monotonic() - told_at < 20
 
 
 def test_serve_refuses_to_be_open(bench: Bench) -> None:
@@ -243,6 +251,6 @@ def test_followers_do_not_keep_a_server_from_stopping(bench: Bench) -> None:
             pieces = answer.iter_text()
             assert next(pieces).startswith(":")
             began = time.monotonic()
-            os.kill(client.pid, signal.SIGTERM)
+            client.process.terminate()
             assert list(pieces) == []
             assert time.monotonic() - began < 10

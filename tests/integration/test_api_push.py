@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import resource
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -151,11 +150,10 @@ def test_a_refusal_is_seen_by_those_who_send_first(client: Client, bench: Bench)
 def test_a_body_that_is_cut_off_writes_nothing(client: Client, bench: Bench, length: int | None) -> None:
     """A sender that goes away in the middle, whole lines or not, leaves nothing behind but a failed run."""
     body = lines(people(3000))
-    host, port = client.base_url.host, client.base_url.port
     framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    head = f"POST {PEOPLE} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\n"
+    head = f"POST {PEOPLE} HTTP/1.1\r\nHost: {client.base_url.host}\r\nAuthorization: Bearer {KEY}\r\n"
     head += f"Content-Type: application/x-ndjson\r\n{framing}\r\n\r\n"
-    with socket.create_connection((host, port or 80)) as sender:
+    with client.connect() as sender:
         sender.sendall(head.encode())
         sender.sendall(body if length else b"%x\r\n%s\r\n" % (len(body), body))
         bench.wait_until("select exists (select from syncline.steps where step = 'load' and status = 'running')")
@@ -240,13 +238,13 @@ def test_a_large_push_takes_no_memory(bench: Bench) -> None:
 
     with serving(bench) as client:
         client.post(PEOPLE, json=people(10))
-        before = memory(client.pid)
+        before = memory(client.process.pid)
         highest = [before]
         done = threading.Event()
 
         def watch() -> None:
             while not done.wait(0.05):
-                highest.append(memory(client.pid))
+                highest.append(memory(client.process.pid))
 
         watcher = threading.Thread(target=watch)
         watcher.start()

@@ -6,7 +6,6 @@ import gzip
 import hmac
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from syncline import tokens
 from syncline.api import auth, limits
 from syncline.tokens import Created, Role, create_token, revoke_token
 from tests.driver import Driver, people
-from tests.served import SECRET_KEY, Client, client, make_app, serving
+from tests.serving import KEY, Client, bearer, in_process
 
 OPEN = {"/healthz", "/readyz", "/api/v1/webhooks/{source}", "/api/v1/qstash/{source}"}
 """Routes that ask for no token: health, and those that ask for a signature."""
@@ -29,11 +28,7 @@ OPEN = {"/healthz", "/readyz", "/api/v1/webhooks/{source}", "/api/v1/qstash/{sou
 RECORDS = "/api/v1/streams/files/people/records"
 
 
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
-
-
-ADMIN = bearer(SECRET_KEY)
+ADMIN = bearer(KEY)
 
 
 def make(driver: Driver, role: Role, **options: Any) -> Created:
@@ -42,7 +37,7 @@ def make(driver: Driver, role: Role, **options: Any) -> Created:
 
 @pytest.fixture
 def api(driver: Driver) -> Iterator[Client]:
-    with client(driver) as opened:
+    with in_process(driver, as_admin=False) as opened:
         yield opened
 
 
@@ -119,7 +114,7 @@ def test_a_wrong_secret_and_an_unknown_token_get_one_answer(driver: Driver, api:
         known.token[:-1],
         known.token + "x",
         known.token.upper(),
-        SECRET_KEY[:-1],
+        KEY[:-1],
         "something",
         "pässwört".encode().decode("latin-1"),
     ]
@@ -176,7 +171,7 @@ def test_a_token_is_looked_up_once_in_a_while(driver: Driver, api: Client, monke
     assert len(looked_up) == 1
     for number in range(5):
         api.get("/api/v1/runs", headers=bearer(f"sync_{1000 + number}_{'x' * 43}"))
-    assert len(api.app.state.remembered_tokens) == 1
+    assert len(api.state.remembered_tokens) == 1
 
 
 def test_secrets_are_compared_in_constant_time(driver: Driver, api: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +185,7 @@ def test_secrets_are_compared_in_constant_time(driver: Driver, api: Client, monk
 
     monkeypatch.setattr(auth.hmac, "compare_digest", counted)
     token = make(driver, "viewer").token
-    for sent in ("", "x", SECRET_KEY[:5], SECRET_KEY, SECRET_KEY + "x", token, token[:-1] + "~"):
+    for sent in ("", "x", KEY[:5], KEY, KEY + "x", token, token[:-1] + "~"):
         api.get("/api/v1/runs", headers={"x-sync-secret": sent})
     # Six with the key; the token's own secret twice, since its use is noted.
     assert len(compared) == 6 + 2
@@ -199,8 +194,8 @@ def test_secrets_are_compared_in_constant_time(driver: Driver, api: Client, monk
 
 def test_without_a_secret_key_none_is_let_in_as_one(driver: Driver) -> None:
     """Where SYNCLINE_SECRET_KEY is not set, no text passes for it, the empty one included."""
-    with client(driver, secret_key=None) as api:
-        for sent in ("", "None", SECRET_KEY):
+    with in_process(driver, as_admin=False, secret_key=None) as api:
+        for sent in ("", "None", KEY):
             assert api.get("/api/v1/runs", headers={"x-sync-secret": sent}).status_code == 401
 
 
@@ -222,9 +217,8 @@ def test_a_token_that_expires_soon_says_when(driver: Driver, api: Client) -> Non
 def test_without_a_database_the_answer_is_503(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token that cannot be looked up is neither let in nor called wrong."""
     token = make(driver, "viewer").token
-    driver.dsn = "postgresql://nobody@127.0.0.1:1/none"
     monkeypatch.setattr("syncline.api.state.PATIENCE", 0.5)
-    with client(driver) as api:
+    with in_process(driver, as_admin=False, dsn="postgresql://nobody@127.0.0.1:1/none") as api:
         answer = api.get("/api/v1/runs", headers=bearer(token))
     assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
     assert answer.headers["retry-after"]
@@ -235,7 +229,7 @@ def test_without_a_database_the_answer_is_503(driver: Driver, monkeypatch: pytes
 
 def test_a_body_that_is_too_large_by_its_length_is_not_read(driver: Driver) -> None:
     """A declared length beyond the limit is refused before the token is looked at, naming limit and variable."""
-    with client(driver, max_body=1000) as api:
+    with in_process(driver, as_admin=False, max_body=1000) as api:
         answer = api.post("/api/v1/runs", headers=ADMIN, content=b"x" * 1001)
         assert answer.status_code == 413
         problem = answer.json()
@@ -257,20 +251,20 @@ def test_a_body_in_chunks_is_counted_as_it_comes(driver: Driver) -> None:
             sent += 10_000
             yield b" " * 10_000
 
-    with serving(make_app(driver, max_body=100_000)) as (host, port):
-        place, headers = f"http://{host}:{port}/api/v1/runs", ADMIN | {"content-type": "application/json"}
-        answer = httpx.post(place, headers=headers, content=body(), timeout=30)
+    with in_process(driver, max_body=100_000) as api:
+        headers = {"content-type": "application/json"}
+        answer = api.post("/api/v1/runs", headers=headers, content=body())
         assert answer.status_code == 413
         assert sent < 100_000_000
-        fine = httpx.post(place, headers=headers, content=iter([b'{"source"', b': "files"}']), timeout=30)
+        fine = api.post("/api/v1/runs", headers=headers, content=iter([b'{"source"', b': "files"}']))
         assert fine.status_code == 202
 
 
 def test_a_client_that_waits_for_100_continue_is_spared_the_body(driver: Driver) -> None:
     """Who asks before sending a body that is too large gets the refusal instead of a go-ahead."""
-    with serving(make_app(driver, max_body=1000)) as (host, port), socket.create_connection((host, port)) as link:
+    with in_process(driver, max_body=1000) as api, api.connect() as link:
         link.sendall(
-            f"POST /api/v1/runs HTTP/1.1\r\nHost: {host}\r\nx-sync-secret: {SECRET_KEY}\r\n"
+            f"POST /api/v1/runs HTTP/1.1\r\nHost: {api.base_url.host}\r\nx-sync-secret: {KEY}\r\n"
             "Content-Length: 50000000\r\nExpect: 100-continue\r\n\r\n".encode()
         )
         link.settimeout(10)
@@ -281,11 +275,11 @@ def test_pushes_have_a_limit_of_their_own(driver: Driver) -> None:
     """Records may be more than an ordinary body, up to their limit; beyond it nothing is loaded."""
     records = json.dumps(people(200)).encode()
     headers = ADMIN | {"content-type": "application/json"}
-    with client(driver, max_body=1000, max_push=len(records)) as api:
+    with in_process(driver, as_admin=False, max_body=1000, max_push=len(records)) as api:
         assert api.post(RECORDS, headers=headers, content=records).status_code == 200
         assert len(driver.live()) == 200
     for content in (records + b" ", iter([records, b" "])):
-        with client(driver, max_body=10**6, max_push=len(records)) as api:
+        with in_process(driver, as_admin=False, max_body=10**6, max_push=len(records)) as api:
             driver.connection.execute("select syncline.reset_cursor('files', 'people')")
             answer = api.post(RECORDS + "?full=true", headers=headers, content=content)
             assert answer.status_code == 413
@@ -298,7 +292,7 @@ def test_a_small_body_that_unpacks_to_a_huge_one_is_refused(driver: Driver) -> N
     headers = ADMIN | {"content-type": "application/x-ndjson", "content-encoding": "gzip"}
     bomb = gzip.compress(b'{"id": 1}\n' + b" " * 50_000_000)
     assert len(bomb) < 100_000
-    with client(driver, max_push=1_000_000) as api:
+    with in_process(driver, as_admin=False, max_push=1_000_000) as api:
         answer = api.post(RECORDS, headers=headers, content=bomb)
         assert answer.status_code == 413, answer.text
         assert driver.live() == {}
@@ -327,14 +321,13 @@ def test_a_bomb_is_unpacked_in_pieces() -> None:
 
 def test_a_body_that_is_cut_off_leaves_the_api_well(driver: Driver) -> None:
     """A connection that goes in the middle of a body does nothing, and the next request is answered."""
-    with serving(make_app(driver)) as (host, port):
-        with socket.create_connection((host, port)) as link:
+    with in_process(driver) as api:
+        with api.connect() as link:
             link.sendall(
-                f"POST /api/v1/runs HTTP/1.1\r\nHost: {host}\r\nx-sync-secret: {SECRET_KEY}\r\n"
+                f"POST /api/v1/runs HTTP/1.1\r\nHost: {api.base_url.host}\r\nx-sync-secret: {KEY}\r\n"
                 'Content-Length: 100\r\nContent-Type: application/json\r\n\r\n{"source": "fi'.encode()
             )
-        answer = httpx.get(f"http://{host}:{port}/api/v1/runs", headers=ADMIN)
-        assert answer.json()["runs"] == []
+        assert api.get("/api/v1/runs").json()["runs"] == []
 
 
 # rates
@@ -342,7 +335,7 @@ def test_a_body_that_is_cut_off_leaves_the_api_well(driver: Driver) -> None:
 
 def test_requests_above_the_rate_are_told_when_to_come_again(driver: Driver) -> None:
     """So many at once, then 429 with the seconds to wait; the headers count down; health is not counted."""
-    with client(driver, rate_limit=5) as api:
+    with in_process(driver, as_admin=False, rate_limit=5) as api:
         headers = bearer(make(driver, "viewer").token)
         api.get("/api/v1/runs", headers=headers)
         answers = [api.get("/api/v1/runs", headers=headers) for _ in range(6)]
@@ -375,7 +368,7 @@ def test_a_rate_comes_back_with_time(driver: Driver, monkeypatch: pytest.MonkeyP
 
 def test_tokens_do_not_use_up_each_others_rate(driver: Driver) -> None:
     """Callers behind one address are counted by their tokens, once these were let in."""
-    with client(driver, rate_limit=4) as api:
+    with in_process(driver, as_admin=False, rate_limit=4) as api:
         one, other = (bearer(make(driver, role).token) for role in ("viewer", "operator"))
         for headers in (one, other):
             api.get("/api/v1/runs", headers=headers)
@@ -386,14 +379,14 @@ def test_tokens_do_not_use_up_each_others_rate(driver: Driver) -> None:
 
 def test_made_up_tokens_are_counted_by_address(driver: Driver) -> None:
     """A new made-up token for each request is no way around the rate."""
-    with client(driver, rate_limit=10) as api:
+    with in_process(driver, as_admin=False, rate_limit=10) as api:
         statuses = [api.get("/api/v1/runs", headers=bearer(f"made-up-{number}")).status_code for number in range(15)]
         assert statuses == [401] * 10 + [429] * 5
 
 
 def test_refused_authorizations_are_counted_more_strictly(driver: Driver) -> None:
     """After some, the address waits before another guess is looked at; a proven token from there goes on."""
-    with client(driver, failure_limit=3) as api:
+    with in_process(driver, as_admin=False, failure_limit=3) as api:
         headers = bearer(make(driver, "viewer").token)
         assert api.get("/api/v1/runs", headers=headers).status_code == 200
         guesses = [api.get("/api/v1/runs", headers=bearer(f"guess-{number}")) for number in range(6)]
@@ -404,21 +397,43 @@ def test_refused_authorizations_are_counted_more_strictly(driver: Driver) -> Non
         assert api.get("/api/v1/runs", headers=headers).status_code == 200
 
 
+def test_a_token_beside_a_signature_is_not_proven_by_it(driver: Driver) -> None:
+    """Whoever can sign a message proves nothing of the token that comes with it: it is counted by address."""
+    secret = b"secret-of-the-webhooks"
+    with in_process(driver, as_admin=False, webhook_secrets=(secret,), rate_limit=10) as api:
+        for number in range(5):
+            at = str(int(time.time()))
+            signature = hmac.new(secret, f"{at}.".encode(), "sha256").hexdigest()
+            headers = bearer(f"made-up-{number}") | {"x-sync-timestamp": at, "x-sync-signature": f"sha256={signature}"}
+            assert api.post("/api/v1/webhooks/files", headers=headers).status_code in (200, 202)
+        statuses = [api.get("/api/v1/runs", headers=bearer(f"made-up-{number % 5}")).status_code for number in range(8)]
+    assert statuses == [401] * 5 + [429] * 3
+
+
 def test_no_limit_is_none(driver: Driver) -> None:
     """With SYNCLINE_RATE_LIMIT=0 nothing is counted and no header says so."""
-    with client(driver, rate_limit=0) as api:
+    with in_process(driver, as_admin=False, rate_limit=0) as api:
         answers = [api.get("/api/v1/runs", headers=ADMIN) for _ in range(50)]
         assert {answer.status_code for answer in answers} == {200}
         assert "ratelimit" not in answers[0].headers
 
 
-def test_counted_addresses_are_bounded(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Addresses are forgotten, the longest silent first; one network of IPv6 counts as one address."""
-    monkeypatch.setattr(limits, "ADDRESSES", 3)
+def test_what_is_counted_is_bounded(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses and tokens are forgotten, the longest silent first; a token that is proves itself again."""
+    monkeypatch.setattr(limits, "COUNTED", 3)
     buckets: Any = limits.OrderedDict()
     for address in ("a", "b", "c", "a", "d"):
-        limits._of_address(buckets, address, 5)
+        limits._of(buckets, address, 5)
     assert list(buckets) == ["c", "a", "d"]
+    with in_process(driver, as_admin=False, rate_limit=10) as api:
+        tokens = [create_token(driver.connection, f"t{number}", "viewer").token for number in range(4)]
+        left = [api.get("/api/v1/runs", headers=bearer(token)).headers["ratelimit"] for token in [*tokens, tokens[0]]]
+    # Each is counted by address until it is proven; the first one is forgotten by then.
+    assert [told.split(";")[1] for told in left] == ["r=9", "r=8", "r=7", "r=6", "r=5"]
+
+
+def test_a_network_of_ipv6_is_one_address() -> None:
+    """Whoever has 2^64 addresses is counted as one; an IPv4 address is the same in both its forms."""
     places = [limits._address({"client": (host, 1)}) for host in ("2001:db8::1", "2001:db8::ffff", "2001:db8:0:1::1")]
     assert places == ["2001:db8::", "2001:db8::", "2001:db8:0:1::"]
     assert limits._address({"client": ("::ffff:10.0.0.1", 1)}) == limits._address({"client": ("10.0.0.1", 1)})
@@ -433,7 +448,7 @@ def test_only_listed_origins_may_call_from_a_browser(driver: Driver) -> None:
         "access-control-request-method": "POST",
         "access-control-request-headers": "authorization,x-sync-secret,content-type,x-request-id,last-event-id",
     }
-    with client(driver, cors_origins=("https://app.example.com",)) as api:
+    with in_process(driver, as_admin=False, cors_origins=("https://app.example.com",)) as api:
         allowed = {"origin": "https://app.example.com"}
         preflight = api.options("/api/v1/runs", headers=allowed | asking)
         assert preflight.status_code == 200
@@ -469,10 +484,10 @@ def test_no_secret_shows(driver: Driver) -> None:
         "h00k-that-must-not-show",
         "s1gning-that-must-not-show-0123456789",
     )
-    hidden = [SECRET_KEY, operator.token[-43:], ending.token[-43:], wrong, hook, signing]
+    hidden = [KEY, operator.token[-43:], ending.token[-43:], wrong, hook, signing]
     set_here = {
         "DATABASE_URL": driver.dsn,
-        "SYNCLINE_SECRET_KEY": SECRET_KEY,
+        "SYNCLINE_SECRET_KEY": KEY,
         "SYNCLINE_WEBHOOK_SECRETS": hook,
         "QSTASH_CURRENT_SIGNING_KEY": signing,
         "SYNCLINE_PUBLIC_URL": "https://sync.example.com",
@@ -499,7 +514,7 @@ def test_no_secret_shows(driver: Driver) -> None:
             assert server.stdout
             url = json.loads(server.stdout.readline())["url"]
             with httpx.Client(base_url=url, timeout=30) as api:
-                for answer in ask_everything(api, [SECRET_KEY, operator.token, ending.token, wrong], wrong):
+                for answer in ask_everything(api, [KEY, operator.token, ending.token, wrong], wrong):
                     statuses.add(answer.status_code)
                     if wrong not in answer.request.url.path:
                         places["answers"] = places.get("answers", "") + f"{answer.headers} {answer.text}\n"

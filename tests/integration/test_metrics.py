@@ -17,14 +17,12 @@ from syncline.api.metrics import DURATIONS, OPEN, SHOWN, is_open
 from syncline.errors import ConfigurationError
 from syncline.tokens import create_token
 from tests.driver import Driver, people, person
-from tests.served import SECRET_KEY, Client, client
-
-ADMIN = {"Authorization": f"Bearer {SECRET_KEY}"}
+from tests.serving import Client, bearer, in_process
 
 
 def shown(api: Client) -> dict[str, float]:
     """All samples of ours: name and labels to value; the text is what Prometheus' own parser takes."""
-    answer = api.get("/metrics", headers=ADMIN)
+    answer = api.get("/metrics")
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"].startswith("text/plain; version=")
     samples = {}
@@ -59,7 +57,7 @@ def value(connection: db.Connection, metric: str, **labels: str) -> float | None
 
 def test_runs_are_counted_as_they_end(driver: Driver) -> None:
     """Ended runs by sources, kind, trigger and status, with a histogram whose last bucket is their number."""
-    with client(driver) as api:
+    with in_process(driver) as api:
         run(driver.connection)
         run(driver.connection)
         run(driver.connection, "failed")
@@ -101,7 +99,7 @@ def test_counters_do_not_fall(driver: Driver) -> None:
     """Runs, loads and builds that are deleted stay counted, and a rollback takes nothing back."""
     driver.sync(people(20))
     driver.sync([person(1, name="new"), *people(19)[1:]])
-    with client(driver) as api:
+    with in_process(driver) as api:
         before = {place: number for place, number in shown(api).items() if "_total" in place and "process" not in place}
         assert before["syncline_rows_total entity=people kind=inserted"] == 20
         assert before["syncline_rows_total entity=people kind=updated"] == 1
@@ -184,7 +182,7 @@ def test_a_reader_is_as_old_as_what_it_reads(driver: Driver) -> None:
 def test_the_queue_and_what_is_wrong(driver: Driver) -> None:
     """Runs that wait and are worked, ages, row errors by severity, tokens that end soon; zeros where there is none."""
     connection = driver.connection
-    with client(driver) as api:
+    with in_process(driver) as api:
         empty = shown(api)
         assert empty["syncline_queue_runs status=queued"] == empty["syncline_queue_runs status=running"] == 0
         assert empty["syncline_queue_oldest_seconds"] == empty["syncline_tokens_expiring"] == 0
@@ -211,11 +209,11 @@ def test_the_queue_and_what_is_wrong(driver: Driver) -> None:
 def test_metrics_ask_for_a_token_unless_they_are_open(driver: Driver) -> None:
     """A viewer's token is enough; SYNCLINE_METRICS_OPEN=1 asks for none; another word is refused."""
     viewer = create_token(driver.connection, "prometheus", "viewer").token
-    with client(driver) as api:
+    with in_process(driver, as_admin=False) as api:
         assert api.get("/metrics").status_code == 401
-        assert api.get("/metrics", headers={"Authorization": "Bearer wrong"}).status_code == 401
-        assert api.get("/metrics", headers={"Authorization": f"Bearer {viewer}"}).status_code == 200
-        environment = api.app.state.syncline.project.environment  # type: ignore[attr-defined]
+        assert api.get("/metrics", headers=bearer("wrong")).status_code == 401
+        assert api.get("/metrics", headers=bearer(viewer)).status_code == 200
+        environment = api.state.project.environment
         environment[OPEN] = "1"
         try:
             assert api.get("/metrics").status_code == 200

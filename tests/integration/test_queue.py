@@ -277,12 +277,42 @@ def test_a_run_in_the_foreground_whose_process_is_gone_is_abandoned(opened: Open
     """Nobody waits for it any more, so after a minute it does not stay in the queue for ever."""
     connection, worker = opened(), opened()
     run = control.request_run(connection, ["a"], [], {}, "cli", is_foreground=True, max_attempts=1)
-    control.join_queue(connection, run)
     worker.execute("update syncline.runs set requested_at = now() - interval '2 minutes'")
     assert claimed(worker) is None
     assert status(worker, run) == "queued"
     connection.close()
     wait_until(lambda: claimed(worker) is None and status(worker, run) == "abandoned")
+
+
+def test_who_gives_up_leaves_a_run_that_others_asked_for(opened: Open) -> None:
+    """A command in the foreground that waits no longer cancels its run, unless somebody else wants the same by then."""
+    impatient, other, worker = opened(), opened(), opened()
+    for is_wanted in (False, True):
+        run = control.request_run(impatient, ["a"], [], {}, "cli", is_foreground=True, max_attempts=1)
+        if is_wanted:
+            assert request(other, "a") == run
+        assert control.leave_queue(impatient, run) is not is_wanted
+        assert claimed(worker) == (run if is_wanted else None)
+
+
+def test_a_request_joins_the_older_of_two_that_wait(opened: Open) -> None:
+    """A run that failed and the identical one that was requested meanwhile both wait: a third request is the older."""
+    connection = opened()
+    first = request(connection, "a")
+    control.claim_run(connection)
+    second = request(connection, "a")
+    assert control.finish_run(connection, "failed", FAILED) == "queued"
+    assert request(connection, "a") == first != second
+
+
+def test_the_shorter_time_holds_for_requests_that_coalesce(opened: Open) -> None:
+    """Of two identical requests with different limits of time, the stricter one is the run's."""
+    connection = opened()
+    for timeout in (None, 60.0, 5.0, 30.0):
+        control.request_run(connection, ["a"], [], {}, "api", timeout=timeout)
+    claim = control.claim_run(connection)
+    assert claim is not None
+    assert claim["timeout"].total_seconds() == 5
 
 
 def test_many_sessions_claim_each_run_once(opened: Open) -> None:

@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 
 from syncline.cli import main
 from tests.projects import Bench
-from tests.services import serving, working
+from tests.serving import serving
+from tests.workers import Workers
 
 SECRET = "sync_1_this-must-not-show-anywhere"
 
@@ -259,8 +260,9 @@ def test_asks_the_real_api_and_follows_the_worker(bench: Bench) -> None:
     created = bench.call("token", "create", "ci", "--role", "operator", "--json")
     viewer = bench.call("token", "create", "eyes", "--role", "viewer", "--json")
     token, weak = (json.loads(made.stdout)["token"] for made in (created, viewer))
-    with serving(bench) as url, working(bench):
-        wanted = (url, "--wait", "--interval", "0.1", "--source", "shop", "--triggered-by", "a button", "--json")
+    with serving(bench) as api, Workers(bench.root, bench.dsn) as workers:
+        workers.start()
+        wanted = (api.url, "--wait", "--interval", "0.1", "--source", "shop", "--triggered-by", "a button", "--json")
         result = trigger(*wanted, token=token)
         assert result.exit_code == 0, result.output
         printed = json.loads(result.stdout)
@@ -269,7 +271,7 @@ def test_asks_the_real_api_and_follows_the_worker(bench: Bench) -> None:
         bench.api.records["people"] = []
         refused = trigger(*wanted, token=token)
         assert (refused.exit_code, "error: " in refused.stderr) == (3, True)
-        for arguments, used in (((url, "--source", "nowhere"), token), ((url,), weak), ((url,), SECRET)):
+        for arguments, used in (((api.url, "--source", "nowhere"), token), ((api.url,), weak), ((api.url,), SECRET)):
             result = trigger(*arguments, token=used)
             assert result.exit_code == 2, result.output
         assert token not in result.output

@@ -28,7 +28,7 @@ from syncline.api.problems import Problem
 from syncline.api.settings import ApiSettings
 from syncline.api.signatures import verify_qstash, verify_webhook
 from tests.driver import Driver
-from tests.served import Client, client
+from tests.serving import Client, in_process
 
 CURRENT, NEXT, OTHER = (f"{name}-secret-of-a-sender-0123456789".encode() for name in ("current", "next", "other"))
 KEY, NEXT_KEY, OTHER_KEY = (f"sig_{name}_signing_key_0123456789abcdef" for name in ("current", "next", "other"))
@@ -39,9 +39,8 @@ HOOK, QSTASH = "/api/v1/webhooks/files", "/api/v1/qstash/files"
 @pytest.fixture
 def api(driver: Driver) -> Iterator[Client]:
     (driver.root / "models" / "people.sql").write_text("select 1\n")
-    with client(
-        driver, webhook_secrets=(CURRENT, NEXT), qstash_keys=(KEY, NEXT_KEY), public_url=PUBLIC, rate_limit=0
-    ) as opened:
+    secrets: dict[str, Any] = {"webhook_secrets": (CURRENT, NEXT), "qstash_keys": (KEY, NEXT_KEY)}
+    with in_process(driver, as_admin=False, public_url=PUBLIC, **secrets) as opened:
         yield opened
 
 
@@ -169,7 +168,7 @@ def test_the_how_to_page_signs_as_printed(driver: Driver, api: Client) -> None:
     script = re.search(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert script
     printed = script[1].replace("webhooks/agency", "webhooks/files").replace("talents", "people")
-    variables = {"SYNCLINE_URL": str(api.base_url).rstrip("/"), "WEBHOOK_SECRET": CURRENT.decode()}
+    variables = {"SYNCLINE_URL": api.url, "WEBHOOK_SECRET": CURRENT.decode()}
     ended = subprocess.run(
         ["bash", "-euc", printed], env=os.environ | variables, capture_output=True, text=True, check=True, timeout=30
     )
@@ -214,22 +213,22 @@ def test_repeats_at_the_same_moment_start_one_run(driver: Driver, api: Client) -
     assert len(runs(driver)) == 1
 
 
-def test_a_message_is_for_one_source(driver: Driver) -> None:
-    """A message caught on its way and sent to another source is refused: signatures do not cover the address."""
+def test_a_message_starts_one_run_of_each_source(driver: Driver) -> None:
+    """A sender that gives one message the same id at two addresses starts both sources, each once."""
     file = driver.root / "models" / "sources.yml"
     declared = json.loads(file.read_text())
     other = json.loads(json.dumps(declared["sources"][0]).replace("files", "other"))
     file.write_text(json.dumps({"sources": [*declared["sources"], other]}))
-    from syncline.config import read_project
-    from syncline.migrate import migrate
-
-    driver.project = read_project(driver.root)
-    migrate(driver.connection, driver.project)
-    with client(driver, webhook_secrets=(CURRENT,)) as api:
-        headers = standard()
-        assert api.post(HOOK, headers=headers).status_code == 202
-        assert "for the source files" in refused(api.post("/api/v1/webhooks/other", headers=headers), 409)
-    assert [run["sources"] for run in runs(driver)] == [["files"]]
+    with in_process(driver, as_admin=False, webhook_secrets=(CURRENT,)) as api:
+        places = [HOOK, "/api/v1/webhooks/other"]
+        answers = [api.post(place, headers=standard()) for place in places + places]
+    assert [answer.status_code for answer in answers] == [202, 202, 200, 200]
+    numbers = [answer.json()["run_id"] for answer in answers]
+    assert numbers == numbers[:2] * 2
+    assert [(run["run_id"], run["sources"]) for run in runs(driver)] == [
+        (numbers[0], ["files"]),
+        (numbers[1], ["other"]),
+    ]
 
 
 def test_a_message_whose_run_was_refused_may_come_again(driver: Driver, api: Client) -> None:
@@ -342,7 +341,7 @@ def test_what_is_not_set_up_says_which_variable_is_missing(
     driver: Driver, place: str, settings: dict[str, Any], variable: str
 ) -> None:
     """Without its variables an address believes nobody, and says which one to set."""
-    with client(driver, **settings) as api:
+    with in_process(driver, as_admin=False, **settings) as api:
         answer = api.post(place, headers=standard() | qstash())
     refused(answer, 503)
     assert variable in answer.json()["hint"]
@@ -350,7 +349,7 @@ def test_what_is_not_set_up_says_which_variable_is_missing(
 
 def test_refused_messages_count_as_refused_authorizations(driver: Driver) -> None:
     """Who guesses signatures is slowed down like who guesses tokens."""
-    with client(driver, webhook_secrets=(CURRENT,), failure_limit=3) as api:
+    with in_process(driver, as_admin=False, webhook_secrets=(CURRENT,), failure_limit=3) as api:
         statuses = [api.post(HOOK, headers=standard(secret=OTHER)).status_code for _ in range(5)]
     assert statuses == [401] * 3 + [429] * 2
 

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -223,10 +224,7 @@ def test_a_process_that_dies_is_started_anew(bench: Bench, workers: Workers) -> 
     bench.sync("files")
     supervisor = workers.start("--processes", "2")
     bench.wait_until(f"select count(*) = 2 from pg_stat_activity where {IS_WORKER}")
-    children = f"/proc/{supervisor.pid}/task/{supervisor.pid}/children"
-    with open(children) as listed:  # noqa: PTH123
-        before = [int(pid) for pid in listed.read().split()]
-    os.kill(before[0], signal.SIGKILL)
+    os.kill(child_of(supervisor.pid), signal.SIGKILL)
     bench.wait_until(f"select count(*) = 1 from pg_stat_activity where {IS_WORKER}")
     bench.wait_until(f"select count(*) = 2 from pg_stat_activity where {IS_WORKER}")
     supervisor.kill()
@@ -295,6 +293,56 @@ def test_a_burst_ends_with_the_queue(bench: Bench, workers: Workers) -> None:
     worker = bench.cli("worker", "--burst")
     assert worker.returncode == 0, worker.stderr
     assert wait_for_run(bench.dsn, run, *DONE)["status"] == "succeeded"
+
+
+def test_a_burst_of_several_processes_ends_too(bench: Bench) -> None:
+    """Processes that found the queue empty are not started anew."""
+    prepare(bench)
+    run = request(bench)
+    workers = bench.cli("worker", "--burst", "--processes", "2")
+    assert (workers.returncode, "worker_died" in workers.stderr) == (0, False), workers.stderr
+    assert wait_for_run(bench.dsn, run, *DONE)["status"] == "succeeded"
+
+
+def test_dbt_that_dies_costs_one_attempt(bench: Bench, workers: Workers) -> None:
+    """Where dbt's process is killed in the middle of a run, the next attempt has a new one."""
+    prepare(bench)
+    bench.api.records["people"].append(person(99, name="slow"))
+    worker = workers.start()
+    run = request(bench)
+    bench.wait_until("select exists (select from pg_stat_activity where wait_event = 'PgSleep')")
+    os.kill(child_of(worker.pid), signal.SIGKILL)
+    bench.api.records["people"].pop()
+    report = wait_for_run(bench.dsn, run, *DONE)
+    assert (report["status"], report["attempt"]) == ("succeeded", 2)
+    assert bench.current() == rows(people(50, name="changed"))
+
+
+def child_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def test_a_reader_of_a_lost_candidate_holds_nobody_up(bench: Bench, workers: Workers) -> None:
+    """While a transaction reads the next view of a run whose worker was killed, runs of all sources are claimed."""
+    bench.sync("files")
+    prepare(bench)
+    bench.api.records["people"].append(person(99, name="slow"))
+    first = workers.start()
+    request(bench)
+    bench.wait_until("select exists (select from pg_stat_activity where wait_event = 'PgSleep')")
+    with bench.holding("select * from people_next limit 1"):
+        first.kill()
+        first.wait()
+        workers.start()
+        other = request(bench, "files", full_refresh=True)
+        assert wait_for_run(bench.dsn, other, *DONE, seconds=20)["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("dsn", ["postgresql://127.0.0.1:1/x?nonsense=1", "host=/nowhere dbname"])
+def test_a_worker_whose_address_is_wrong_does_not_start(bench: Bench, dsn: str) -> None:
+    """It ends with exit 2 and one error, and does not try for ever."""
+    ended = bench.cli("worker", DATABASE_URL=dsn)
+    assert (ended.returncode, "DATABASE_URL is no connection string" in ended.stderr) == (2, True)
 
 
 def test_a_worker_of_an_unknown_source_does_not_start(bench: Bench) -> None:

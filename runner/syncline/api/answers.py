@@ -52,12 +52,15 @@ class RunReport(Shape):
     trigger: Trigger
     triggered_by: str | None
     request_id: str
+    retry_of: int | None = Field(description="The run that it tries again.")
+    schedule: str | None = Field(description="The schedule that asked for it.")
     sources: list[str]
     entities_asked_for: list[str]
     options: dict[str, Any]
     attempt: int
     max_attempts: int
     requested_at: datetime
+    due_at: datetime | None = Field(description="When a worker may take it: later than asked for, between attempts.")
     started_at: datetime | None
     finished_at: datetime | None
     duration_ms: float | None

@@ -45,6 +45,7 @@ def require(role: Role) -> Callable[..., Awaitable[Caller]]:
     ) -> Caller:
         caller = await _identify(request)
         request.state.caller = caller.name
+        request.state.is_token_proven = True
         if ROLES.index(caller.role) < ROLES.index(role):
             raise Problem(
                 403,
@@ -109,23 +110,14 @@ def _is_secret_key(given: str, key: str | None) -> bool:
 
 async def _find(request: Request, state: State, token_id: int, secret: str) -> Found | None:
     """Return the token, as it was at most REMEMBERED seconds ago."""
-    remembered = _remembered(request)
-    found, until = remembered.get(token_id, (None, 0.0))
+    found, until = state.remembered_tokens.get(token_id, (None, 0.0))
     began = time.monotonic()
     if found is None or until < began:
         found = await run_in_threadpool(_look_up, state, request_id(request), token_id, secret)
         if found is not None:
             # Only what there is: what is not would fill the memory.
-            remembered[token_id] = (found, began + REMEMBERED)
+            state.remembered_tokens[token_id] = (found, began + REMEMBERED)
     return found
-
-
-def _remembered(request: Request) -> dict[int, tuple[Found, float]]:
-    state = request.app.state
-    if not hasattr(state, "remembered_tokens"):
-        state.remembered_tokens = {}
-    remembered: dict[int, tuple[Found, float]] = state.remembered_tokens
-    return remembered
 
 
 def _look_up(state: State, named: str | None, token_id: int, secret: str) -> Found | None:

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
+from typing import TypeVar
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
@@ -21,8 +22,8 @@ from syncline.api.auth import TokenExpiry, presented
 from syncline.api.problems import Problem
 from syncline.api.settings import ApiSettings
 
-ADDRESSES = 10_000
-"""The most addresses that are counted at a time; the one that was silent longest goes first."""
+COUNTED = 10_000
+"""The most addresses, and tokens, that are counted at a time; the one that was silent longest goes first."""
 
 PIECE = 256 * 1024
 """Bytes that are unpacked at a time: a small body may hold a huge one."""
@@ -161,9 +162,9 @@ class RateLimit:
     def __init__(self, app: ASGIApp, settings: ApiSettings) -> None:
         self._app = app
         self._settings = settings
-        self._proven: dict[bytes, Bucket] = {}
-        self._addresses: OrderedDict[str, Bucket] = OrderedDict()
-        self._failures: OrderedDict[str, Bucket] = OrderedDict()
+        self._proven: Buckets[bytes] = OrderedDict()
+        self._addresses: Buckets[str] = OrderedDict()
+        self._failures: Buckets[str] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] == "/healthz":
@@ -191,8 +192,9 @@ class RateLimit:
     def _bucket(self, token: bytes | None, address: str) -> Bucket | None:
         if not self._settings.rate_limit:
             return None
-        proven = self._proven.get(token) if token else None
-        return proven or _of_address(self._addresses, address, self._settings.rate_limit)
+        if token and token in self._proven:
+            return _of(self._proven, token, self._settings.rate_limit)
+        return _of(self._addresses, address, self._settings.rate_limit)
 
     def _wait_after_failures(self, token: bytes | None, address: str) -> float:
         if token in self._proven or address not in self._failures:
@@ -204,9 +206,10 @@ class RateLimit:
             if token:
                 self._proven.pop(token, None)
             if self._settings.failure_limit:
-                _of_address(self._failures, address, self._settings.failure_limit).take()
-        elif token and scope.get("state", {}).get("caller"):
-            self._proven.setdefault(token, Bucket(self._settings.rate_limit or 1))
+                _of(self._failures, address, self._settings.failure_limit).take()
+        elif token and scope.get("state", {}).get("is_token_proven"):
+            # A caller alone proves nothing: a signature names one too, whatever token came with it.
+            _of(self._proven, token, self._settings.rate_limit or 1)
 
     def _counted(self, send: Send, bucket: Bucket | None) -> Send:
         """Tell what is left, in the headers that the IETF's draft has for it."""
@@ -221,10 +224,14 @@ class RateLimit:
         return send_counted
 
 
-def _of_address(buckets: OrderedDict[str, Bucket], address: str, size: int) -> Bucket:
-    bucket = buckets.setdefault(address, Bucket(size))
-    buckets.move_to_end(address)
-    if len(buckets) > ADDRESSES:
+Who = TypeVar("Who", str, bytes)
+Buckets = OrderedDict[Who, Bucket]
+
+
+def _of(buckets: Buckets[Who], who: Who, size: int) -> Bucket:
+    bucket = buckets.setdefault(who, Bucket(size))
+    buckets.move_to_end(who)
+    if len(buckets) > COUNTED:
         buckets.popitem(last=False)
     return bucket
 

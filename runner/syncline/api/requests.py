@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-import traceback
 import uuid
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -54,8 +52,7 @@ class RequestLog:
         try:
             await self._app(scope, body.receive, send_named)
         except Exception as error:
-            # Not its words: those of an error that is not ours may quote values.
-            _log.error("request_failed", request_id=request_id, error=type(error).__name__, at=_places(error))
+            _log.error("request_failed", request_id=request_id, exc_info=error)
             if status:
                 return  # the server sees that the answer is not whole, and cuts the connection
             answer = problems.defect().response(request_id)
@@ -98,8 +95,3 @@ def _line(scope: Scope, status: int, began: float) -> dict[str, Any]:
         "request_id": scope["state"]["request_id"],
         "caller": scope["state"].get("caller"),
     }
-
-
-def _places(error: BaseException) -> list[str]:
-    frames = traceback.extract_tb(error.__traceback__)[-8:]
-    return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]

@@ -103,7 +103,7 @@ def list_schedules(state: Shared, _: Viewer) -> answers.Json:
     "/schedules",
     status_code=201,
     response_model=Schedule,
-    responses=located(201) | problems.responses(401, 403, 413, 415, 429),
+    responses=located(201) | problems.responses(401, 403, 409, 413, 415, 429),
 )
 def create_schedule(state: Shared, caller: Operator, request_id: RequestId, wanted: NewSchedule) -> answers.Json:
     """Make a schedule. pg_cron fires it where it can, else workers do."""
@@ -207,7 +207,7 @@ def resume_schedule(state: Shared, _: Operator, request_id: RequestId, name: Nam
 def trigger_schedule(state: Shared, caller: Operator, request_id: RequestId, name: Name) -> answers.Json:
     """Request the schedule's run now, paused or not; its next time stays."""
     with state.connection(request_id) as connection:
-        _find(connection, name)
+        check_admin(caller, *_find(connection, name)["options"])
         run_id = schedules.trigger_schedule(connection, name, "api", caller.name, request_id)
         return accepted(control.run_report(connection, run_id))
 

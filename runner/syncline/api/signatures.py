@@ -57,7 +57,7 @@ Source = Annotated[str, Path(max_length=200, description="The source to sync.", 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     **located(202),
     200: {"model": Requested, "description": "The message came before: nothing was started."} | located(200)[200],
-    **problems.responses(401, 403, 404, 409, 413, 429),
+    **problems.responses(401, 403, 404, 413, 429),
 }
 _BODY = {
     "requestBody": {

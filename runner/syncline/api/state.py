@@ -23,6 +23,7 @@ from syncline.config import Project, model_names
 from syncline.db import Connection
 from syncline.errors import LockedError, RefusedError
 from syncline.pipeline import Engine
+from syncline.tokens import Found
 
 CONNECTIONS = 10
 """The most that the pool opens. A request holds one for milliseconds; pushes and publishing open their own."""
@@ -40,7 +41,7 @@ class State:
     """What requests share; `request.app.state.syncline` and the dependency `Shared` give it.
 
     `followers`, `pushes` and `downloads` are what lasts longer than a moment; all followers look with the same few
-    threads.
+    threads. `remembered_tokens` are those looked up just now, by their numbers, each until when.
     """
 
     project: Project
@@ -52,6 +53,7 @@ class State:
     pushes: Slots = field(default_factory=lambda: Slots(8, "pushes"), init=False)
     downloads: Slots = field(default_factory=lambda: Slots(4, "downloads"), init=False)
     looks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4), init=False)
+    remembered_tokens: dict[int, tuple[Found, float]] = field(default_factory=dict, init=False)
     _stops_at: float | None = field(default=None, init=False)
     _engine: Engine | None = field(default=None, init=False)
     _engine_lock: threading.Lock = field(default_factory=threading.Lock, init=False)

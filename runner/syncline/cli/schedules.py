@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import click
 
 from syncline.cli.context import command, connected, console, example, print_json
 from syncline.errors import ConfigurationError
+from syncline.paths import user_name
 
 if TYPE_CHECKING:
     from syncline.config import Project
@@ -70,7 +70,7 @@ def create(
             _merge({}, options),
             max_attempts=1 + (2 if retries is None else retries),
             timeout=timeout,
-            created_by=getpass.getuser(),
+            created_by=user_name(),
         )
         _show(connection, name, as_json=as_json)
 
@@ -198,7 +198,7 @@ def trigger(as_json: bool, name: str) -> None:
     from syncline import schedules
 
     with connected() as (_, connection):
-        run_id = schedules.trigger_schedule(connection, name, "cli", getpass.getuser())
+        run_id = schedules.trigger_schedule(connection, name, "cli", user_name())
     if as_json:
         print_json({"run_id": run_id})
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from syncline.cli.context import (
 )
 from syncline.cli.project import print_findings
 from syncline.errors import ConfigurationError
+from syncline.paths import user_name
 
 if TYPE_CHECKING:
     from syncline.config import Project
@@ -41,7 +41,7 @@ def setup(as_json: bool, every: str | None, cron: str | None, yes: bool) -> None
     dsn = database(project)
     _check(project, dsn, as_json=as_json)
     _confirm(yes)
-    user = getpass.getuser()
+    user = user_name()
     with db.connect(dsn) as connection:
         applied = _migrate(connection, project)
         scheduled = make_schedule(connection, wanted, user)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Any
 
 import click
 
 from syncline.cli.context import command, connected, console, example, print_json
+from syncline.paths import user_name
 
 
 @click.group(
@@ -37,7 +37,7 @@ def create(as_json: bool, name: str, role: Any, expires: str | None, replace: st
     expires_in, lasts = parse_duration(expires) if expires else None, parse_duration(overlap)
     with connected() as (_, connection):
         made = create_token(
-            connection, name, role, expires_in=expires_in, replaces=replace, overlap=lasts, created_by=_user()
+            connection, name, role, expires_in=expires_in, replaces=replace, overlap=lasts, created_by=user_name()
         )
     if as_json:
         print_json(
@@ -95,19 +95,11 @@ def revoke(as_json: bool, name: str) -> None:
     from syncline.tokens import revoke_token
 
     with connected() as (_, connection):
-        token_id = revoke_token(connection, name, _user())
+        token_id = revoke_token(connection, name, user_name())
     if as_json:
         print_json({"revoked": name, "token_id": token_id})
     else:
         click.echo(f"revoked: {name}")
-
-
-def _user() -> str | None:
-    """Return who is logged in, where the system knows."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return None
 
 
 for _command in (create, list_, revoke):

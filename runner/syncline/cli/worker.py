@@ -34,7 +34,8 @@ def worker(
     logs.configure(as_json=as_json or None, mask=project.mask, environment=project.environment)
     if processes > 1:
         flags = ["--json"] * as_json + ["--burst"] * burst
-        sys.exit(Supervisor(["worker", *sources, "--grace", str(grace), *flags, "--supervised"], processes).run())
+        arguments = ["worker", *sources, "--grace", str(grace), *flags, "--supervised"]
+        sys.exit(Supervisor(arguments, processes, is_burst=burst).run())
     if supervised:
         stop_with_input()
     telemetry.configure("syncline worker")

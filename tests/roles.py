@@ -38,10 +38,10 @@ class Roles:
 
 
 @contextmanager
-def three_roles(dsn: str) -> Iterator[Roles]:
-    """Make three roles on the server of this database; drop them and what they own there at the end."""
+def three_roles(dsn: str, form: str = "%s") -> Iterator[Roles]:
+    """Make three roles on the server of this database, named so; drop them and what they own there at the end."""
     number = f"{os.getpid()}_{next(_numbers)}"
-    names = [f"{duty}_{number}" for duty in ("owner", "runner", "reader")]
+    names = [form % f"{duty}_{number}" for duty in ("owner", "runner", "reader")]
     with psycopg.connect(dsn, autocommit=True) as admin:
         for name in names:
             statement = sql.SQL("create role {} login password {}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from syncline.dbt import Entity
 from syncline.discovery.names import column_name, singular
 from syncline.errors import ConfigurationError, RunError, first_of
 from syncline.migrate import is_up_to_date, migrate
+from syncline.paths import user_name
 from syncline.pipeline import Engine, claim, fail_run, publish_candidates
 
 
@@ -43,7 +43,7 @@ def adopt(engine: Engine, table: str, name: str, key: Sequence[str] = ()) -> dic
             [name],
             {"adopt": table, "key": key},
             "cli",
-            getpass.getuser(),
+            user_name(),
             is_foreground=True,
             max_attempts=1,
         )

@@ -149,8 +149,10 @@ def translate(error: psycopg.Error) -> SynclineError:
     if state is None and "unsupported startup parameter" in str(error):
         return pooler_error("refuses the settings of a session")
     if state is None:
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        what = "refuses the connection" if "FATAL:" in said else "does not answer"
         return DatabaseUnavailableError(
-            f"the database does not answer: {next(iter(str(error).strip().splitlines()), type(error).__name__)}",
+            f"the database {what}: {said}",
             "Check that it runs and that DATABASE_URL is right: `syncline doctor`.",
         )
     if state.startswith("SY"):

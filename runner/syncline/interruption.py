@@ -99,7 +99,7 @@ class Overseer:
         while self._is_active:
             who = control.cancelled_by(connection, claim.run_id)
             if who is not None:
-                return CancelledError(f"cancelled by {who}", "Run again: what was loaded is kept.")
+                return CancelledError(f"cancelled by {who}", "Run again when it is wanted.")
             control.hold_run(connection)
             if not control.is_run_alive(connection, claim.run_id):
                 return LostClaimError(

@@ -17,6 +17,7 @@ from syncline.config import Project, Source, Stream
 from syncline.connectors import Connector, Context, open_connector, stream_settings
 from syncline.connectors.push import Push, PushedRecords
 from syncline.errors import ConfigurationError, RunError, SynclineError, first_of
+from syncline.interruption import InterruptedRun
 from syncline.load import LoadOptions, guard_error_ratio, load_stream
 
 STREAMS_AT_ONCE = 4
@@ -89,9 +90,10 @@ class LoadStep:
     def _next_done(self, running: dict[Future[None], str]) -> set[Future[None]]:
         try:
             return wait(running, return_when=FIRST_COMPLETED).done
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             self.stopped.set()
-            self.note("stopping after the page under way; once more to stop now")
+            by_hand = "" if isinstance(interrupt, InterruptedRun) else "; once more to stop now"
+            self.note(f"stopping after the page under way{by_hand}")
             raise
 
     def _parents(self, source: Source, stream: Stream, connector: Connector) -> set[str]:

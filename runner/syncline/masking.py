@@ -26,9 +26,9 @@ OWN_SECRETS = (
 _LISTS = ("SYNCLINE_ALERT_URLS", "SYNCLINE_WEBHOOK_SECRETS")
 
 _WEB = ("http", "https", "json", "jsons", "xml", "xmls", "form", "forms")
-"""Schemes of addresses that have a host and a path, of a list; those of other services are made of tokens."""
+"""Schemes of addresses with a host and a path as usual; alerts to other services have addresses made of tokens."""
 
-_NAMES = re.compile(r"[a-z_-]{1,15}|[a-z0-9-]+(\.[a-z0-9-]+)+")
+_NAMES = re.compile(r"[a-z_-]{1,15}|[a-z0-9-]{1,15}(\.[a-z0-9-]{1,15})+")
 """A word or the name of a host, which is no token and may stand in any message."""
 
 
@@ -37,7 +37,7 @@ class Mask:
 
     def __init__(self, names: Iterable[str], environment: Mapping[str, str]) -> None:
         values = {name: environment.get(name, "") for name in (*sorted(names), *OWN_SECRETS)}
-        found = {part: name for name, value in values.items() for part in _secret_parts(value)}
+        found = {part: name for name, value in values.items() if name not in _LISTS for part in _secret_parts(value)}
         found |= dict.fromkeys(_passwords(environment.get("DATABASE_URL", "")), "DATABASE_URL")
         for name in _LISTS:
             found |= {part: name for item in re.split(r"[,\s]+", values[name]) for part in _item_parts(item)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from syncline.load import LoadOptions
 from syncline.load_step import LoadStep
 from syncline.masking import Mask
 from syncline.migrate import is_up_to_date, migrate
+from syncline.paths import user_name
 from syncline.selection import fed_entities, feeding_streams, held_back, named_entities
 from syncline.watcher import Watcher
 
@@ -142,13 +142,15 @@ def run(engine: Engine, options: RunOptions, watcher: Watcher) -> dict[str, Any]
             migrate(connection, engine.project)
         if set(options.steps) & {"build", "check"}:
             engine.dbt.start_parse()
+        if options.entities:
+            named_entities(engine.dbt.parse(), options.entities)
         run_id = control.request_run(
             connection,
             [source.name for source in sources],
             list(options.entities),
             options.as_json(),
             options.trigger,
-            options.triggered_by or getpass.getuser(),
+            options.triggered_by or user_name(),
             options.request_id,
             is_foreground=True,
             max_attempts=1,

@@ -92,11 +92,12 @@ class Worker:
                 except LostClaimError as error:
                     self._log.warning("claim_lost", message=error.message)
                 except DatabaseError as error:
-                    if isinstance(error, DatabaseUnavailableError):
-                        self._alerts.database_lost(error)
-                    elif not self._has_served:
+                    is_away = isinstance(error, DatabaseUnavailableError)
+                    if not is_away and not self._has_served:
                         raise
-                    self._log.error("database_lost", message=error.message, hint=error.hint, retry_seconds=self._pause)
+                    self._alerts.database_lost(error)
+                    event = "database_lost" if is_away else "database_refused"
+                    self._log.error(event, message=error.message, hint=error.hint, retry_seconds=self._pause)
                     self._sleep(self._pause)
                     self._pause = min(self._pause * 2, RECONNECT_SECONDS[1])
                 except ConfigurationError as error:

@@ -6,7 +6,7 @@ as $$
     select jsonb_build_object(
         'user', current_user,
         'is_superuser', (select rolsuper from pg_catalog.pg_roles where rolname = current_user),
-        'owner', (select nspowner::regrole from pg_catalog.pg_namespace where nspname = 'syncline'),
+        'owner', (select pg_get_userbyid(nspowner) from pg_catalog.pg_namespace where nspname = 'syncline'),
         'is_owner', (select pg_has_role(nspowner, 'usage') from pg_catalog.pg_namespace where nspname = 'syncline'),
         'lacking_rights', syncline.lacking_rights(),
         'pg_cron', syncline.pg_cron_state(),

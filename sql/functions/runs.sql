@@ -195,7 +195,7 @@ language sql immutable
 as $$
     select jsonb_build_object(
         'message', 'cancelled by ' || p_requested_by,
-        'hint', 'Run again: what was loaded is kept.',
+        'hint', 'Run again when it is wanted.',
         'exit_code', 1
     )
 $$;
@@ -233,7 +233,7 @@ as $$
                     when stop.run_id is not null then syncline.cancellation_error(stop.requested_by)
                     else jsonb_build_object(
                         'message', 'the process that worked this run is gone',
-                        'hint', 'Run again; what its last log events say is in `syncline runs`.',
+                        'hint', 'Run again; `select * from syncline.run_events(RUN)` has its last log events.',
                         'exit_code', 1
                     )
                 end as error

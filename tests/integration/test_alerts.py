@@ -465,15 +465,6 @@ def test_an_open_incident_is_told_again_where_that_is_wanted(driver: Driver, inb
     assert inbox.titles[1:] == ["still: the run of files failed"]
 
 
-def test_a_look_is_had_now_and_then(driver: Driver, inbox: Inbox, configured: Change) -> None:
-    """However often a worker asks, it looks once in its time."""
-    looking = Alerts(configured(), look_seconds=3600)
-    looking.check(driver.connection)
-    end_run(driver, "failed")
-    looking.check(driver.connection)
-    assert inbox.messages == []
-
-
 @pytest.mark.parametrize(
     ("settings", "named"),
     [

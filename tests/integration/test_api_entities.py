@@ -14,6 +14,7 @@ from psycopg import sql
 from syncline import schedules
 from tests.integration.test_api_runs import problem
 from tests.projects import Bench, people, person
+from tests.roles import three_roles
 from tests.serving import KEY, Client, in_process, serving, token
 
 API = "/api/v1"
@@ -178,12 +179,16 @@ def test_health_needs_no_token(client: Client, bench: Bench) -> None:
 
 def test_a_control_schema_that_cannot_be_used_is_not_ready(client: Client, bench: Bench) -> None:
     """A control schema of a newer release, or one that the database user may not use, is a 503 that says what to do."""
-    newer = "insert into syncline.migrations values (9999, '9999_newer_breaking.sql', true) returning 1"
-    bench.query(newer)
+    bench.query("insert into syncline.migrations values (9999, '9999_newer_breaking.sql', true) returning 1")
     content = problem(client.get("/readyz"), 503)
     assert content["type"] == "urn:syncline:not_migrated"
     assert "newer release" in content["detail"]
     assert "Upgrade" in content["hint"]
+    bench.query("delete from syncline.migrations where migration_id = 9999 returning 1")
+    with three_roles(bench.dsn) as roles, in_process(bench, dsn=roles.dsn(roles.reader)) as other:
+        content = problem(other.get("/readyz"), 503)
+    assert "may not use the schema syncline" in content["detail"]
+    assert "grant_roles" in content["hint"]
 
 
 def test_a_database_that_is_gone_is_unavailable(client: Client, bench: Bench) -> None:

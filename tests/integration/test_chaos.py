@@ -143,9 +143,10 @@ def test_workers_killed_at_random_lose_nothing(project: Path, database: str) -> 
         while time.monotonic() < until:
             generation += 1
             source = f"src{generation % 4}"
-            (project / "data" / source / "s0.jsonl").write_text(
-                "".join(json.dumps({"id": n, "n": generation}) + "\n" for n in range(1, 101))
-            )
+            # As whole as its writers make it: half a file would be a mass delete, which is refused.
+            written = project / "data" / source / "s0.tmp"
+            written.write_text("".join(json.dumps({"id": n, "n": generation}) + "\n" for n in range(1, 101)))
+            written.rename(written.with_suffix(".jsonl"))
             requested.add(db.call_value(connection, "request_run", p_sources=[source], p_max_attempts=1000))
             time.sleep(chance.uniform(0.05, 1.0))
             if chance.random() < 0.3:

@@ -197,6 +197,10 @@ def test_the_script_for_windows(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert start(given, r"C:\sync-cron.bat").wait(timeout=60) == 75
     assert under_way.wait(timeout=60) == 0
+    unset = {name: value for name, value in given.items() if name not in ("SYNCLINE_LOG", "SYNCLINE_LOCK")}
+    assert start(unset | {"STAND_IN_CODE": "0"}, r"C:\sync-cron.bat").wait(timeout=60) == 0
+    (place,) = drive.glob("users/*/AppData/Local/syncline")
+    assert sorted(file.name for file in place.iterdir()) == ["sync-cron.lock", "sync-cron.log"]
 
 
 def start(environment: dict[str, str], command: str) -> subprocess.Popen[bytes]:

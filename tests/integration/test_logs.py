@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from syncline import control, logs
+from syncline import control, db, logs
 from syncline.config import read_project
-from syncline.errors import ConfigurationError
+from syncline.errors import ConfigurationError, DatabaseError
 from tests.driver import Driver
 
 
@@ -42,6 +42,16 @@ def test_old_events_are_deleted_once_a_day(driver: Driver) -> None:
     assert logs.prune_daily(driver.connection, project) == 0
     assert logs.prune(driver.connection, project) == 1
     assert ages(driver) == [0]
+
+
+def test_a_failure_to_delete_waits_for_no_day(driver: Driver) -> None:
+    """Where the database refuses, the next look deletes."""
+    write(driver, 31)
+    with db.connect(driver.dsn) as lost:
+        lost.close()
+        with pytest.raises(DatabaseError):
+            logs.prune_daily(lost, driver.project)
+    assert logs.prune_daily(driver.connection, driver.project) == 1
 
 
 def test_a_time_that_is_none_is_refused(driver: Driver) -> None:

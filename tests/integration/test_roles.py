@@ -47,6 +47,38 @@ FORBIDDEN_TO_RUNNERS = [
 ]
 
 
+# A function of the runner's that fits better than Postgres' own: no cast, nothing polymorphic.
+TRAPS = [
+    "create table public.caught (who text)",
+    "grant all on public.caught to public",
+    """
+    create function public.note() returns void language sql
+    as $$ insert into public.caught values (current_user) $$
+    """,
+    *(
+        f"""
+        create function public.{name}({arguments}) returns {result} language plpgsql
+        as $$ begin perform public.note(); return {body}; end $$
+        """
+        for name, arguments, result, body in [
+            ("cardinality", "text[]", "integer", "pg_catalog.cardinality($1)"),
+            ("array_remove", "text[], text", "text[]", "pg_catalog.array_remove($1, $2)"),
+            ("format", "text, text", "text", "pg_catalog.format($1, $2)"),
+            ("format", "text, name", "text", "pg_catalog.format($1, $2)"),
+            ("format", "text, text, text", "text", "pg_catalog.format($1, $2, $3)"),
+            ("quote_ident", "name", "text", "pg_catalog.quote_ident($1)"),
+            ("pg_has_role", "text, text, text", "boolean", "pg_catalog.pg_has_role($1, $2, $3)"),
+            ("has_table_privilege", "text, text", "boolean", "pg_catalog.has_table_privilege($1, $2)"),
+            ("array_to_string", "text[], text", "text", "pg_catalog.array_to_string($1, $2)"),
+        ]
+    ),
+    """
+    create function public.unnest(text[]) returns setof text language sql
+    as $$ select public.note(); select pg_catalog.unnest($1) $$
+    """,
+]
+
+
 @pytest.fixture
 def roles(bench: Bench) -> Iterator[Roles]:
     """Three roles that the bench's database, migrated by an administrator, was handed to."""
@@ -88,6 +120,70 @@ def test_the_runner_works_runs_and_the_reader_reads(bench: Bench, roles: Roles) 
     assert roles.query(roles.reader, count) == [(50,)]
     assert refused(roles, roles.reader, FORBIDDEN_TO_READERS) == []
     assert refused(roles, roles.runner, FORBIDDEN_TO_RUNNERS) == []
+
+
+def test_the_owner_runs_nothing_of_the_runners(bench: Bench, roles: Roles) -> None:
+    """Functions that the runner puts in public, with better matching arguments, run in no session of the owner's."""
+    actions = {
+        "a job of pg_cron": "select syncline.fire_schedule('due')",
+        "granting": f"select syncline.grant_roles('{roles.owner}', '{roles.runner}', '{roles.reader}')",
+        "renewing": "select syncline.renew_grants()",
+        "a token": "select syncline.create_token('by-hand', sha256('secret'), 'viewer')",
+        "its end": "select syncline.revoke_token('by-hand')",
+    }
+    assert bench.cli("migrate", DATABASE_URL=roles.dsn(roles.runner)).returncode == 0
+    with psycopg.connect(roles.dsn(roles.runner), autocommit=True) as runner:
+        for statement in TRAPS:
+            runner.execute(statement)  # type: ignore[arg-type]
+        runner.execute("select syncline.create_schedule('due', '* * * * *')")
+        runner.execute("update syncline.schedules set settled_at = now() - interval '1 hour'")
+        runner.execute("select syncline.request_run()")
+        caught = {row[0] for row in runner.execute("select who from public.caught").fetchall()}
+        assert caught == {roles.runner}, "the traps catch those who walk into them"
+        for action, statement in actions.items():
+            roles.query(roles.owner, statement)
+            assert roles.query(roles.runner, "select distinct who from public.caught") == [(roles.runner,)], action
+    with bench.connect() as connection:
+        connection.execute("delete from syncline.function_files; delete from syncline.streams where source = 'files'")
+    for command in (["migrate"], ["migrate"], ["token", "create", "mine", "--role", "viewer"], ["token", "list"]):
+        ended = bench.cli(*command, DATABASE_URL=roles.dsn(roles.owner))
+        assert ended.returncode == 0, ended.stderr
+        assert roles.query(roles.runner, "select distinct who from public.caught") == [(roles.runner,)], command
+
+
+def test_what_acts_for_the_owner_pins_its_path_and_is_not_for_all(connection: db.Connection) -> None:
+    """Each function that runs with the owner's rights looks in pg_catalog alone; others may not call."""
+    owners = ("fire_schedule", "grant_roles", "renew_grants", "create_token", "revoke_token")
+    query = """
+        select
+            proname, prosecdef as is_definer, array_to_string(proconfig, ' ') as config,
+            exists (
+                select from aclexplode(coalesce(proacl, acldefault('f', proowner))) as granted where granted.grantee = 0
+            ) as is_for_all
+        from pg_proc
+        where pronamespace = 'syncline'::regnamespace and (prosecdef or proname = any (%s))
+    """
+    rows = connection.execute(query, (list(owners),)).fetchall()
+    definers = {row["proname"] for row in rows if row["is_definer"]}
+    assert definers >= {"drop_jobs", "link_schedule", "find_jobs", "reason_for_worker", "pg_cron_state", "list_tokens"}
+    assert {row["proname"] for row in rows} == definers | set(owners)
+    assert {row["config"] for row in rows} == {"search_path=pg_catalog, pg_temp"}
+    assert [row["proname"] for row in rows if row["is_definer"] and row["is_for_all"]] == []
+
+
+def test_who_may_only_use_the_schema_cannot_touch_jobs(bench: Bench, roles: Roles) -> None:
+    """Another role with usage on the schema is refused what the runner is granted."""
+    calls = [
+        "select syncline.drop_jobs('default')",
+        "select syncline.link_schedule('default')",
+        "select * from syncline.find_jobs()",
+        "select syncline.reason_for_worker('* * * * *', 'UTC')",
+        "select syncline.pg_cron_state()",
+    ]
+    with bench.connect() as connection:
+        connection.execute(f"grant usage on schema syncline to {roles.reader}")
+    assert refused(roles, roles.reader, calls) == []
+    assert refused(roles, roles.runner, calls) == calls
 
 
 def test_the_runner_may_do_what_workers_and_the_api_do(bench: Bench, roles: Roles) -> None:
@@ -150,6 +246,58 @@ def test_granting_again_changes_nothing_and_hands_over_what_there_is(driver: Dri
         assert owners["syncline.runs"] == roles.owner
         assert {owners[name] for name in ("people_v1", "people_current", "raw_files.people_json")} == {roles.runner}
         assert roles.query(roles.reader, "select name from people_current") == [("Ada",)]
+
+
+def test_the_last_roles_count(driver: Driver) -> None:
+    """Roles that lose their duty lose what came with it, whichever other duty they get; what is there goes on."""
+    driver.sync([{"id": 1, "name": "Ada", "email": "a@example.com"}])
+    held = """
+        select thing
+        from (
+            select relname as thing, relacl as rights from pg_class
+            union all select proname, proacl from pg_proc
+            union all select nspname, nspacl from pg_namespace
+            union all select datname, datacl from pg_database where datname = current_database()
+        ) as made, aclexplode(rights) as granted
+        where granted.grantee = %(role)s::regrole
+        union all select oid::regclass::text from pg_class where relowner = %(role)s::regrole
+        union all select nspname from pg_namespace where nspowner = %(role)s::regrole
+        union all select roleid::regrole::text from pg_auth_members where member = %(role)s::regrole
+    """
+
+    def rights(role: str) -> set[str]:
+        return {row["thing"] for row in driver.connection.execute(held, {"role": role})}
+
+    with three_roles(driver.dsn) as former, three_roles(driver.dsn) as later:
+        former.grant()
+        driver.connection.execute(f"create schema made authorization {former.runner}")
+        for role in (former.owner, former.runner, former.reader):
+            assert rights(role)
+        names = (later.owner, later.runner, later.reader)
+        db.call(driver.connection, "grant_roles", *names, ["public", "made"])
+        for role in (former.owner, former.runner, former.reader):
+            assert rights(role) == set()
+        assert later.query(later.reader, "select name from people_current") == [("Ada",)]
+        Driver(later.dsn(later.runner), driver.root).sync([{"id": 1, "name": "Bob", "email": "a@example.com"}])
+        assert later.query(later.reader, "select name from people_current") == [("Bob",)]
+        db.call(driver.connection, "grant_roles", later.runner, later.reader)
+        assert refused(later, later.owner, ["select * from syncline.runs", "select * from people_current"]) == []
+        assert refused(later, later.reader, FORBIDDEN_TO_RUNNERS) == []
+        assert later.query(later.reader, "select count(*) from syncline.streams") == [(1,)]
+        db.call(driver.connection, "grant_roles", later.runner, later.owner, later.reader)
+        assert refused(later, later.reader, ["select * from syncline.runs", "select * from people_v1"]) == []
+        assert later.query(later.reader, "select name from people_current") == [("Bob",)]
+
+
+def test_roles_with_capital_letters(driver: Driver) -> None:
+    """Names that have to be quoted are names."""
+    with three_roles(driver.dsn, 'A "%s" Role') as roles:
+        roles.grant()
+        roles.grant()
+        Driver(roles.dsn(roles.runner), driver.root).sync([{"id": 1, "name": "Ada", "email": "a@example.com"}])
+        assert roles.query(roles.reader, "select name from people_current") == [("Ada",)]
+        db.call(driver.connection, "grant_roles", roles.owner, roles.reader, roles.runner)
+        assert refused(roles, roles.runner, ["select * from syncline.runs"]) == []
 
 
 def test_the_owner_sets_up_an_empty_database_alone(empty_database: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from psycopg import sql
 
 from syncline import db, schedules
-from syncline.errors import ConfigurationError
+from syncline.errors import ConfigurationError, RefusedError
 from tests.projects import Bench, people, rows
 from tests.workers import Workers
 
@@ -73,6 +73,32 @@ def test_a_due_schedule_asks_for_its_run(connection: db.Connection) -> None:
     assert (row["last_run"], row["last_status"], row["missed"], row["missed_runs"]) == (run["run_id"], "queued", 0, 0)
     assert row["last_scheduled_for"] <= row["last_fired_at"] < row["next_at"]
     assert runs_of(connection, "later") == []
+
+
+def test_firing_and_triggering_at_once(connection: db.Connection) -> None:
+    """One who fires a schedule and one who triggers it wait for each other in one order, whoever is first."""
+    schedules.create_schedule(connection, "due", ALWAYS, sources=["shop"])
+    move(connection, "due", "-1 minute")
+    waiting = """
+        select count(*) as sessions from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock'
+    """
+
+    def wait_for(sessions: int) -> None:
+        until = time.monotonic() + 10
+        while connection.execute(waiting).fetchone() != {"sessions": sessions}:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+    dsn = connection.info.dsn
+    with ThreadPoolExecutor(2) as pool, db.connect(dsn) as first, db.connect(dsn) as second:
+        with db.connect(dsn) as queue, queue.transaction():
+            queue.execute("select pg_advisory_xact_lock(syncline.lock_class('claim'), 0)")
+            triggered = pool.submit(schedules.trigger_schedule, first, "due")
+            wait_for(1)
+            fired = pool.submit(db.call_value, second, "fire_schedule", "due")
+            wait_for(2)
+        assert triggered.result(timeout=10) == fired.result(timeout=10)
 
 
 def test_nothing_to_fire(connection: db.Connection) -> None:
@@ -376,7 +402,7 @@ def test_what_does_not_exist_is_refused(connection: db.Connection) -> None:
     with pytest.raises(ConfigurationError, match="are a JSON object"):
         db.call(connection, "create_schedule", p_name="a", p_cron=ALWAYS, p_options="[1]")
     schedules.create_schedule(connection, "a", ALWAYS, "UTC", ["shop"], options={"streams": ["people", "shop.people"]})
-    with pytest.raises(ConfigurationError, match="there is a schedule named 'a' already"):
+    with pytest.raises(RefusedError, match="there is a schedule named 'a' already"):
         schedules.create_schedule(connection, "a", ALWAYS)
     with pytest.raises(ConfigurationError, match="there is no stream named 'people'"):
         schedules.set_schedule(connection, "a", sources=["files"])

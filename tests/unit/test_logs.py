@@ -6,9 +6,13 @@ import json
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
+import requests
 import structlog
 
 from syncline import logs
@@ -30,6 +34,13 @@ class Written:
     def getvalue(self) -> str:
         self._text += self._capsys.readouterr().err
         return self._text
+
+
+class Quiet(BaseHTTPRequestHandler):
+    """Answers nothing but that it cannot, and does not write that anywhere."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
 
 
 @pytest.fixture
@@ -71,6 +82,18 @@ def test_lines_are_text_where_that_is_asked_for(stderr: Written) -> None:
     logs.configure(as_json=True, environment={"SYNCLINE_LOG_FORMAT": "text"})
     structlog.get_logger().info("again")
     assert json.loads(stderr.getvalue().splitlines()[-1])["event"] == "again"
+
+
+def test_addresses_that_libraries_call_are_not_written(stderr: Written) -> None:
+    """At debug, neither httpx nor requests, with which alerts are sent, names the address that it calls."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        logs.configure(environment={"SYNCLINE_LOG_LEVEL": "debug"})
+        address = f"http://127.0.0.1:{server.server_port}/bot{SECRET}"
+        assert requests.get(address, timeout=5).status_code == httpx.get(address).status_code == 501
+        server.shutdown()
+    structlog.get_logger().debug("called")
+    assert [line["event"] for line in lines(stderr)] == ["called"]
 
 
 def test_the_level_says_what_is_written(stderr: Written) -> None:

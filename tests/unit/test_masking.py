@@ -47,6 +47,25 @@ def test_what_is_secret_of_ours_is_not_shown(dsn: str) -> None:
     assert mask("whsec_two") == "${SYNCLINE_WEBHOOK_SECRETS}"
 
 
+@pytest.mark.parametrize(
+    ("address", "sent"),
+    [
+        ("tgram://123456789:AAbb_cc-dd/-100987654", ["api.telegram.org/bot", "123456789", "AAbb_cc-dd", "-100987654"]),
+        ("slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdn/#data", ["hooks.slack.com/", "T1JJ3T3L2", "A1BRTD4JD", "TIiajkdn"]),
+        ("sendgrid://SG.aBc.dEf12:me@example.com/ops", ["api.sendgrid.com/", "SG.aBc.dEf12"]),
+        ("discord://4174216298/jHMHZ8Fw%2F/", ["discord.com/api/", "4174216298", "jHMHZ8Fw%2F", "jHMHZ8Fw/"]),
+    ],
+)
+def test_addresses_of_alerts_are_made_of_tokens(address: str, sent: list[str]) -> None:
+    """Where a service's address has tokens for host and path, each is masked wherever it stands; words are not."""
+    mask = Mask([], {"SYNCLINE_ALERT_URLS": f"{address} jsons://alerts.example.com/v1/Notify1"})
+    place, *tokens = sent
+    masked = mask(f"POST {place} {' '.join(tokens)} ended 404")
+    assert masked == f"POST {place} {' '.join(['${SYNCLINE_ALERT_URLS}'] * len(tokens))} ended 404"
+    text = "alerts.example.com/v1/Notify1 example.com data"
+    assert mask(text) == text
+
+
 def test_a_password_that_is_a_name_is_no_secret() -> None:
     """Where it equals the user or the database, masking it would take words out of every message."""
     mask = Mask([], {"DATABASE_URL": "postgresql://syncline:syncline@host/postgres"})

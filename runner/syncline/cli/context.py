@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from syncline.errors import SynclineError
+from syncline.errors import ConfigurationError, SynclineError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,6 +85,11 @@ def database(project: Project) -> str:
     """Return the connection string: DATABASE_URL, or the embedded server's, which is started where needed."""
     if project.database_url:
         return project.database_url
+    if project.target == "prod":
+        raise ConfigurationError(
+            "SYNCLINE_TARGET is prod, and DATABASE_URL is not set",
+            "Set it in the environment or in .env; only development falls back to an embedded database.",
+        )
     from syncline import embedded
 
     return embedded.ensure_running(project.root)

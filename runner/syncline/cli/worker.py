@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 
 import click
@@ -47,9 +46,10 @@ def worker(
 def cancel(as_json: bool, run_id: int) -> None:
     """Cancel a run: one that waits at once, one that is worked as soon as its worker has stopped."""
     from syncline import control
+    from syncline.paths import user_name
 
     with connected() as (_, connection):
-        status = control.cancel_run(connection, run_id, getpass.getuser())
+        status = control.cancel_run(connection, run_id, user_name())
     if as_json:
         print_json({"run_id": run_id, "status": status})
     else:

@@ -4,6 +4,11 @@
 #     */15 * * * * SYNCLINE_URL=https://sync.example.com SYNCLINE_TOKEN_FILE=/etc/syncline/token /opt/syncline/sync-cron.sh
 #     */15 * * * * SYNCLINE_PROJECT=/srv/syncline /opt/syncline/sync-cron.sh agency
 #
+# cron gives it hardly any environment. What runs here needs DATABASE_URL and the sources' variables: from the project's
+# .env, or from a file of NAME=value lines:
+#
+#     */15 * * * * set -a; . /etc/syncline/environment; SYNCLINE_PROJECT=/srv/syncline /opt/syncline/sync-cron.sh
+#
 # Arguments are sources. With SYNCLINE_URL a Syncline elsewhere is asked for the run and followed to its end; else a run
 # is worked here, in SYNCLINE_PROJECT. Ends with the exit code of the last attempt: 0 done, 1 failed, 2 configuration,
 # 3 refused by a guard; 75 where the sync before is still under way.

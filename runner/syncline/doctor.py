@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from syncline import db
+from syncline.alerts import read_targets
 from syncline.config import Project, model_names
 from syncline.connectors import check_settings, open_connector, stream_settings
 from syncline.errors import SynclineError
@@ -27,8 +29,11 @@ class Finding:
     hint: str | None = None
 
 
-def examine(project: Project, open_database: Callable[[], str]) -> Iterator[Finding]:
-    """Yield a finding for each thing that a run needs; `open_database` gives the connection string."""
+def examine(project: Project, open_database: Callable[[], str], *, is_production: bool = False) -> Iterator[Finding]:
+    """Yield a finding for each thing that a run needs; `open_database` gives the connection string.
+
+    In production a control schema that the next command would bring up to date is not well: nobody gives one there.
+    """
     for source in project.sources.values():
         yield _try(f"settings of source {source.name}", partial(check_settings, source))
         yield _try(f"variables of source {source.name}", partial(_resolve, project, source.name))
@@ -38,6 +43,7 @@ def examine(project: Project, open_database: Callable[[], str]) -> Iterator[Find
     yield Finding(
         "dbt's profile", not missing, ", ".join(missing), "Copy profiles.yml from a project of `syncline init`."
     )
+    yield from _examine_alerts(project)
     try:
         dsn = open_database()
         connection = db.connect(dsn)
@@ -51,18 +57,55 @@ def examine(project: Project, open_database: Callable[[], str]) -> Iterator[Find
             True,
             f"Postgres {version // 10000}.{version % 10000}, {'yours' if project.database_url else 'embedded'}",
         )
-        row = connection.execute(
-            "select has_database_privilege(current_database(), 'create') as can_create, current_user as name"
-        ).fetchone()
-        assert row is not None
-        yield Finding(
-            "rights",
-            row["can_create"],
-            "" if row["can_create"] else f"{row['name']} may not create schemas",
-            f"grant create on database {connection.info.dbname} to {row['name']};",
-        )
+        place = _place(connection)
+        if place["may_use"]:
+            yield _examine_rights(place)
         yield _examine_sessions(dsn, connection)
-        yield from _examine_schema(project, connection)
+        yield from _examine_schema(project, connection, place, is_production=is_production)
+
+
+def _examine_alerts(project: Project) -> Iterator[Finding]:
+    """Whether each address is one; that there is any, production alone needs."""
+    try:
+        targets = read_targets(project)
+    except SynclineError as error:
+        yield Finding("alerts", False, error.message, error.hint)
+        return
+    if targets:
+        yield Finding("alerts", True, "1 address" if len(targets) == 1 else f"{len(targets)} addresses")
+
+
+def _place(connection: db.Connection) -> dict[str, Any]:
+    """Return who the user is, and what it may do in the database and its control schema, if there is one."""
+    # Before the first migration there is no function that could be called.
+    row = connection.execute(
+        """
+        select
+            current_user as name, current_database() as database, pg_get_userbyid(nspowner) as owner,
+            pg_get_userbyid(datdba) as database_owner,
+            has_database_privilege(pg_database.oid, 'create') as may_create,
+            coalesce(has_schema_privilege(pg_namespace.oid, 'usage'), has_database_privilege(pg_database.oid, 'create'))
+                as may_use,
+            coalesce(pg_has_role(nspowner, 'usage'), has_database_privilege(pg_database.oid, 'create')) as may_migrate
+        from pg_database left join pg_namespace on nspname = 'syncline'
+        where datname = current_database()
+        """
+    ).fetchone()
+    assert row is not None
+    return row
+
+
+def _examine_rights(place: Mapping[str, Any]) -> Finding:
+    name, owner = place["name"], place["owner"]
+    if place["may_create"]:
+        return Finding("rights", True)
+    by_itself = f"grant create on database {place['database']} to {name};"
+    hint = by_itself if place["may_migrate"] else f"As {owner}: {_grant(owner, name)}"
+    return Finding("rights", False, f"{name} may not create schemas", hint)
+
+
+def _grant(owner: str, runner: str) -> str:
+    return f"select syncline.grant_roles('{owner}', '{runner}', 'READER');"
 
 
 def _examine_sessions(dsn: str, connection: db.Connection) -> Finding:
@@ -82,14 +125,25 @@ def _examine_sessions(dsn: str, connection: db.Connection) -> Finding:
     return Finding(what, True, "each connection keeps its own")
 
 
-def _examine_schema(project: Project, connection: db.Connection) -> Iterator[Finding]:
+def _examine_schema(
+    project: Project, connection: db.Connection, place: Mapping[str, Any], *, is_production: bool
+) -> Iterator[Finding]:
+    what = "control schema"
     try:
-        is_current = is_up_to_date(connection, project)
+        is_known = is_up_to_date(connection)
+        is_current = is_known and is_up_to_date(connection, project)
     except SynclineError as error:
-        yield Finding("control schema", False, error.message, error.hint)
+        yield Finding(what, False, error.message, error.hint)
         return
-    yield Finding("control schema", True, "" if is_current else "not up to date; the next command brings it up to date")
     if is_current:
+        yield Finding(what, True)
+    elif is_known:
+        yield Finding(what, True, "it lacks streams; the next command makes them")
+    elif place["may_migrate"] and not is_production:
+        yield Finding(what, True, "not up to date; the next command brings it up to date")
+    else:
+        yield _judge_old_schema(place)
+    if is_known:
         engine = db.call_value(connection, "engine_version")
         found = _macros_engine(project)
         yield Finding(
@@ -99,6 +153,35 @@ def _examine_schema(project: Project, connection: db.Connection) -> Iterator[Fin
             "Run `syncline init --upgrade`.",
         )
         yield from _examine_left_over(project, connection)
+
+
+def _judge_old_schema(place: Mapping[str, Any]) -> Finding:
+    """A control schema that is not of this release, or not there, and who mends that."""
+    name, owner = place["name"], place["owner"]
+    if owner is not None:
+        is_other = "" if place["may_migrate"] else f", and {name} may not change it: it belongs to {owner}"
+        return Finding(
+            "control schema",
+            False,
+            f"it is not of this release{is_other}",
+            f"Run `syncline migrate` with a DATABASE_URL of {owner}." if is_other else "Run `syncline migrate`.",
+        )
+    if place["may_create"]:
+        return Finding(
+            "control schema",
+            False,
+            "it is not there yet",
+            f"Run `syncline migrate` as the role that is to own it; where that is not {name}, then "
+            f"{_grant('OWNER', name)} docs/how-to/production.md says more.",
+        )
+    owner = place["database_owner"]
+    return Finding(
+        "control schema",
+        False,
+        f"it is not there yet, and {name} may not make it",
+        f"Run `syncline migrate` with a DATABASE_URL of {owner}, then as {owner}: {_grant(owner, name)} Where one role "
+        f"is to do all: grant create on database {place['database']} to {name};",
+    )
 
 
 def _examine_left_over(project: Project, connection: db.Connection) -> Iterator[Finding]:

@@ -50,8 +50,8 @@ _pruned_at: dict[str, float] = {}
 
 def configure(
     *, as_json: bool | None = None, mask: Change | None = None, environment: Mapping[str, str] | None = None
-) -> None:
-    """Send structlog's and logging's events, uvicorn's too, to standard error, one line each.
+) -> bool:
+    """Send structlog's and logging's events, uvicorn's too, to standard error, one line each; return whether in JSON.
 
     JSON where `as_json` or SYNCLINE_LOG_FORMAT says so, or where standard error is no terminal. SYNCLINE_LOG_LEVEL
     says which. `mask` takes secrets out of texts. Raises ConfigurationError for a format or a level that there is not.
@@ -87,7 +87,7 @@ def configure(
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[_on_one_line, *shared],
         )
     )
     root = logging.getLogger()
@@ -101,6 +101,7 @@ def configure(
     logging.getLogger("uvicorn.access").disabled = True
     for name, quiet in _QUIET.items():
         logging.getLogger(name).setLevel(max(level, quiet))
+    return is_json
 
 
 def prune_daily(connection: db.Connection, project: Project) -> int:
@@ -186,6 +187,13 @@ class _Masking:
         if isinstance(value, list | tuple | set | frozenset):
             return [self._masked(item) for item in value]
         return self._mask(str(value))
+
+
+def _on_one_line(_: Any, __: str, event: EventDict) -> EventDict:
+    """Join the lines of what others say, such as psycopg's pool."""
+    if isinstance(event["event"], str):
+        event["event"] = " ".join(event["event"].split())
+    return event
 
 
 def _place_errors(_: Any, __: str, event: EventDict) -> EventDict:

@@ -71,11 +71,13 @@ def migrate(connection: db.Connection, project: Project | None = None) -> Applie
     return applied
 
 
-def is_up_to_date(connection: db.Connection, project: Project) -> bool:
+def is_up_to_date(connection: db.Connection, project: Project | None = None) -> bool:
     """Return whether `migrate` would do nothing; raises as it does."""
     with db.translated(), _pinned(connection):
         if not _is_control_up_to_date(connection):
             return False
+        if project is None:
+            return True
         query = "select source || '.' || stream as label from syncline.streams where is_declared"
         declared = {row["label"] for row in connection.execute(query)}
     return declared == project.stream_labels

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from syncline import db, schedules
-from syncline.alerts import read_targets
 from syncline.api.settings import read_settings
 from syncline.config import Project
 from syncline.doctor import Finding
@@ -41,7 +40,7 @@ Facts = Mapping[str, Any]
 
 
 def examine(project: Project) -> Iterator[Finding]:
-    """Yield a finding for each thing that production needs beyond what `doctor.examine` looks at."""
+    """Yield a finding for each thing that production needs beyond what `doctor.examine` looks at, in production."""
     dsn = project.database_url
     yield _judge(
         "a database of your own",
@@ -54,8 +53,7 @@ def examine(project: Project) -> Iterator[Finding]:
         return
     try:
         with db.connect(dsn) as connection:
-            if not is_up_to_date(connection, project):
-                yield Finding("control schema", False, "it is not up to date", "Run `syncline migrate` as its owner.")
+            if not _is_known(connection):
                 return
             before = datetime.now(UTC)
             facts = db.call_value(connection, "production_facts")
@@ -70,6 +68,14 @@ def examine(project: Project) -> Iterator[Finding]:
     yield Finding("backups", True, "Syncline cannot see them. The database holds all there is: back it up whole")
 
 
+def _is_known(connection: db.Connection) -> bool:
+    """Return whether the control schema is there, of this release; where it is not, the doctor has said why."""
+    try:
+        return is_up_to_date(connection)
+    except SynclineError:
+        return False
+
+
 def _judge(what: str, is_well: bool, detail: str, hint: str) -> Finding:
     return Finding(what, is_well, detail, None if is_well else hint)
 
@@ -80,17 +86,14 @@ def _examine_secrets(project: Project) -> Iterator[Finding]:
         yield Finding("settings of the API", True)
     except SynclineError as error:
         yield Finding("settings of the API", False, error.message, error.hint)
-    try:
-        targets = read_targets(project)
-    except SynclineError as error:
-        yield Finding("alerts", False, error.message, error.hint)
-        return
-    yield _judge(
-        "alerts",
-        bool(targets),
-        f"{len(targets)} addresses" if targets else "nobody is told when runs fail",
-        "Set SYNCLINE_ALERT_URLS, then try `syncline alerts test`: docs/how-to/alerts.md.",
-    )
+    # Those that are set the doctor has looked at.
+    if not project.environment.get("SYNCLINE_ALERT_URLS", "").strip(" \t\r\n,"):
+        yield Finding(
+            "alerts",
+            False,
+            "nobody is told when runs fail",
+            "Set SYNCLINE_ALERT_URLS, then try `syncline alerts test`: docs/how-to/alerts.md.",
+        )
 
 
 def _examine_clock(before: datetime, at: str, after: datetime) -> Finding:
@@ -147,12 +150,13 @@ def _examine_server(facts: Facts) -> Iterator[Finding]:
     for name, harm in _KEEP_ON.items():
         if settings.get(name) == "off":
             yield Finding(name, False, f"{name} is off: {harm}", f"alter system set {name} = on; then reload.")
-    needed = max(facts["workers"], 1) * CONNECTIONS_OF_A_WORKER + CONNECTIONS_OF_THE_API
+    workers = max(facts["workers"], 1)
+    needed = workers * CONNECTIONS_OF_A_WORKER + CONNECTIONS_OF_THE_API
+    who = f"{facts['workers']} workers" if facts["workers"] > 1 else "one worker"
     yield _judge(
         "connections",
         needed <= facts["max_connections"],
-        f"{facts['max_connections']} may be open, {facts['connections']} are; "
-        f"{max(facts['workers'], 1)} workers and the API take up to {needed}",
+        f"{facts['max_connections']} may be open, {facts['connections']} are; {who} and the API take up to {needed}",
         "Raise max_connections, or run fewer workers.",
     )
 
@@ -176,15 +180,28 @@ def _examine_work(connection: db.Connection, facts: Facts) -> Iterator[Finding]:
     if missed:
         names = ", ".join(f"{row['name']} ({row['missed']})" for row in missed)
         yield Finding("missed runs", False, f"not fired in time: {names}", "Look at `syncline schedule list`.")
-    yield Finding("pg_cron", True, _PG_CRON[facts["pg_cron"]])
+    yield _examine_pg_cron(active, facts["pg_cron"])
 
 
-_PG_CRON = {
-    "ready": "it fires schedules",
-    "absent": "it is not here: workers fire schedules",
-    "elsewhere": "it works in another database: workers fire schedules",
-    "no rights": "the owner of the schema syncline may not use it: workers fire schedules",
+_WHY_NOT_PG_CRON = {
+    "absent": "it is not here",
+    "elsewhere": "it works in another database",
+    "no rights": "the owner of the schema syncline may not use it",
 }
+
+
+def _examine_pg_cron(active: Sequence[Mapping[str, Any]], state: str) -> Finding:
+    """Whether pg_cron fires what is left to it: in the copy of a database it does not."""
+    if state == "ready":
+        return Finding("pg_cron", True, "it fires schedules")
+    why = _WHY_NOT_PG_CRON[state]
+    left = ", ".join(row["name"] for row in active if row["fired_by"] == "pg_cron")
+    return _judge(
+        "pg_cron",
+        not left,
+        f"{why}, and these schedules are left to it: {left}" if left else f"{why}: workers fire schedules",
+        "Hand them over to workers: `syncline schedule sync`.",
+    )
 
 
 def _examine_tokens(project: Project, facts: Facts) -> Finding:

@@ -40,7 +40,8 @@ def create_schedule(
     """Make a schedule; return who fires it: `pg_cron` or `worker`.
 
     No sources are all that are declared; `options` are a run's; `timeout` is in seconds, for each attempt.
-    Raises ConfigurationError where something named does not exist or makes no sense, RefusedError where the name is taken.
+    Raises ConfigurationError where something named does not exist or makes no sense, RefusedError where the name is
+    taken.
     """
     check_times(cron, zone)
     fired_by: str = db.call_value(

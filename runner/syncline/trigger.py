@@ -13,6 +13,9 @@ import httpx
 
 from syncline.errors import ConfigurationError, RefusedError, RunError, SynclineError
 
+PATH = "/api/v1"
+"""Where the API is at an address, which may be given with it or without."""
+
 ENDED = frozenset({"succeeded", "failed", "cancelled", "abandoned"})
 
 # Another address, or the same one later, may answer these; every other 4xx says the same everywhere.
@@ -60,20 +63,21 @@ class Triggered:
 
 
 def read_addresses(text: str) -> list[str]:
-    """Return the addresses in a comma-separated list, each without its last slash; raises ConfigurationError."""
-    addresses = [part.strip().rstrip("/") for part in text.split(",") if part.strip()]
+    """Return the addresses in a comma-separated list, each without /api/v1 at its end; raises ConfigurationError."""
+    addresses = [part.strip().rstrip("/").removesuffix(PATH) for part in text.split(",") if part.strip()]
     if not addresses:
         raise ConfigurationError("there is no address", "Give the API's: https://sync.example.com")
     for number, address in enumerate(addresses, 1):
+        which = "what is given" if len(addresses) == 1 else f"address {number}"
         try:
             url = httpx.URL(address)
         except httpx.InvalidURL:
             url = httpx.URL("")
         if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
-            raise ConfigurationError(f"address {number} is none of an API", "Write https://host, with a path or none.")
+            raise ConfigurationError(f"{which} is no address of an API", "Write https://host, with a path or none.")
         if url.userinfo:
             raise ConfigurationError(
-                f"address {number} holds a user or password", "Give the token in SYNCLINE_TOKEN, and the bare address."
+                f"{which} holds a user or password", "Give the token in SYNCLINE_TOKEN, and the bare address."
             )
     return addresses
 
@@ -100,7 +104,7 @@ class Client:
         """
         # The same id at each address: where an answer was lost, the log shows both as one request.
         headers = {"X-Request-Id": str(uuid.uuid4())}
-        url, report = self._ask("POST", "/api/v1/runs", json=wanted.as_json(), headers=headers)
+        url, report = self._ask("POST", f"{PATH}/runs", json=wanted.as_json(), headers=headers)
         return Triggered(url, report)
 
     def follow(self, run: Triggered, on_change: OnChange, *, interval: float, timeout: float) -> None:
@@ -122,7 +126,7 @@ class Client:
                 )
             time.sleep(interval)
             try:
-                run.url, run.report = self._ask("GET", f"/api/v1/runs/{run.report['run_id']}")
+                run.url, run.report = self._ask("GET", f"{PATH}/runs/{run.report['run_id']}")
                 is_out = False
             except UnreachableError as error:
                 if not is_out:
@@ -163,7 +167,7 @@ def _read(address: str, answer: httpx.Response) -> dict[str, Any]:
         raise _refusal(address, answer)
     raise ConfigurationError(
         f"{address} answers {answer.status_code} with no report of a run",
-        "Give the address that `syncline serve` is reached at, without /api/v1.",
+        "Give the address that `syncline serve` is reached at.",
     )
 
 
@@ -175,7 +179,7 @@ def _refusal(address: str, answer: httpx.Response) -> SynclineError:
     if answer.status_code in (401, 403):
         hint = hint or "Set SYNCLINE_TOKEN to a token with the role operator: `syncline token create`."
     if answer.status_code == 404:
-        hint = hint or "Give the address that `syncline serve` is reached at, without /api/v1."
+        hint = hint or "Give the address that `syncline serve` is reached at."
     return ConfigurationError(message, hint)
 
 

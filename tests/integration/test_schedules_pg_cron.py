@@ -270,6 +270,7 @@ def test_all_jobs_are_the_owners(cron_dsn: str) -> None:
         prepare(owner)
         owner.execute("grant usage on schema syncline to other")
         owner.execute("grant select, insert, update, delete on all tables in schema syncline to other")
+        owner.execute("grant execute on all functions in schema syncline to other")
         with db.connect(make_conninfo(cron_dsn, user="other")) as caller:
             assert schedules.create_schedule(caller, "a", "* * * * *") == "pg_cron"
             assert schedules.get_schedule(caller, "a")["created_by"] == "other"

@@ -39,7 +39,7 @@ class Written:
 class Quiet(BaseHTTPRequestHandler):
     """Answers nothing but that it cannot, and does not write that anywhere."""
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *_: Any) -> None:
         pass
 
 

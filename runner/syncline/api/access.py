@@ -31,6 +31,7 @@ def check_admin(caller: Caller, *wanted: str) -> None:
         raise Problem(
             403,
             "forbidden",
-            f"{' and '.join(needed)} needs the role admin; this token's is {caller.role}",
-            "Use an admin's token, or leave it out.",
+            f"{' and '.join(needed)} {'needs' if len(needed) == 1 else 'need'} the role admin; "
+            f"this token's is {caller.role}",
+            "Use an admin's token, or leave that out.",
         )

@@ -53,8 +53,10 @@ def _listen(host: str, port: int) -> socket.socket:
         # Else the body waits 40 ms for the headers to be acknowledged; what is accepted inherits it.
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
+        # Python adds the address once more.
+        why = (error.strerror or str(error)).partition(" (while")[0]
         raise ConfigurationError(
-            f"the API cannot listen on {host}, port {port}: {error.strerror}", "Choose another --host or --port."
+            f"the API cannot listen on {host}, port {port}: {why}", "Choose another --host or --port."
         ) from None
     return made
 

@@ -177,8 +177,9 @@ def _wanted(headers: Mapping[str, str], body: bytes) -> dict[str, list[str]]:
         raise Problem(
             403,
             "forbidden",
-            f"{' and '.join(set_aside)} needs the role admin, which no signed message has",
-            "Leave it out, or call POST /api/v1/runs with an admin's token.",
+            f"{' and '.join(set_aside)} {'needs' if len(set_aside) == 1 else 'need'} the role admin, "
+            "which no signed message has",
+            "Leave that out, or call POST /api/v1/runs with an admin's token.",
         )
     wanted = {name: given.get(name) or [] for name in ("entities", "streams")}
     for name, names in wanted.items():

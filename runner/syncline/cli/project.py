@@ -51,7 +51,7 @@ def doctor(as_json: bool, is_production: bool) -> None:
     from syncline.doctor import examine
 
     project = read_project()
-    findings = list(examine(project, lambda: database(project)))
+    findings = list(examine(project, lambda: database(project), is_production=is_production))
     if is_production:
         from syncline.production import examine as examine_production
 

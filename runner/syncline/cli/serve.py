@@ -20,6 +20,8 @@ from syncline.cli.context import command, database, example, print_json, read_pr
 )
 def serve(as_json: bool, host: str, port: int, behind_tls: bool, forwarded_allow_ips: str | None) -> None:
     """Serve the HTTP API until it is told to stop."""
+    import structlog
+
     from syncline import db, logs, telemetry, tokens
     from syncline.api.app import create_app
     from syncline.api.server import serve as listen
@@ -34,15 +36,22 @@ def serve(as_json: bool, host: str, port: int, behind_tls: bool, forwarded_allow
             migrate(connection, project)
         has_tokens = tokens.has_live_token(connection)
     check_exposure(settings, host, has_tokens, behind_tls)
-    logs.configure(as_json=as_json or None, mask=project.mask, environment=project.environment)
+    is_json = logs.configure(as_json=as_json or None, mask=project.mask, environment=project.environment)
     telemetry.configure("syncline serve")
 
     def started(url: str) -> None:
+        is_closed = not has_tokens and not settings.secret_key
+        hint = "set SYNCLINE_SECRET_KEY, or `syncline token create NAME`"
         if as_json:
             print_json({"url": url})
-        else:
-            click.echo(f"the API is at {url}/api/v1; Ctrl-C stops it")
-            if not has_tokens and not settings.secret_key:
-                click.echo("there is no token yet: set SYNCLINE_SECRET_KEY, or `syncline token create NAME`")
+        if is_json:
+            log = structlog.get_logger("syncline.api")
+            log.info("serve_start", url=url)
+            if is_closed:
+                log.warning("no_token", hint=hint)
+            return
+        click.echo(f"the API is at {url}/api/v1; Ctrl-C stops it")
+        if is_closed:
+            click.echo(f"there is no token yet: {hint}")
 
     listen(create_app(project, dsn, settings), host, port, forwarded_allow_ips=forwarded_allow_ips, started=started)

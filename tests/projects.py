@@ -22,6 +22,7 @@ from syncline import db, pipeline
 from syncline.cli import main
 from syncline.config import read_project
 from syncline.errors import SynclineError
+from syncline.run_options import RunOptions
 from syncline.scaffold import create_project
 from tests.api import Api
 
@@ -259,7 +260,7 @@ class Bench:
 
     def run(self, *sources: str, watcher: Watcher | None = None, **options: Any) -> dict[str, Any]:
         """Run and return the report; with no source named, the shop's."""
-        wanted = pipeline.RunOptions(sources=sources or ("shop",), **options)
+        wanted = RunOptions(sources=sources or ("shop",), **options)
         try:
             return pipeline.run(self.engine, wanted, watcher or Watcher())
         except SynclineError:

@@ -31,6 +31,8 @@ T = TypeVar("T")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _DURATION = re.compile(r"(\d+)\s*([smhd])")
+_VERSIONED = re.compile(r"""\bmaterialized['"]?\s*[=:]\s*['"]versioned['"]""")
+_VERSIONED_IN_YAML = re.compile(r"""^[^#\n]*\bmaterialized['"]?\s*:\s*['"]?versioned\b""", re.MULTILINE)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -212,6 +214,19 @@ def model_names(root: Path) -> set[str]:
     return {file.stem for folder in folders for suffix in ("sql", "py") for file in folder.rglob(f"*.{suffix}")}
 
 
+def entity_names(root: Path) -> set[str]:
+    """Return the names of the models in `root` whose files say that they are entities.
+
+    Where YAML says so of models, of which ones is dbt's to judge: then these are all models.
+    """
+    folders = model_folders(root)
+    listed = [file for folder in folders for suffix in ("yml", "yaml") for file in folder.rglob(f"*.{suffix}")]
+    if any(_VERSIONED_IN_YAML.search(_read_text(file)) for file in [root / "dbt_project.yml", *listed]):
+        return model_names(root)
+    models = (file for folder in folders for suffix in ("sql", "py") for file in folder.rglob(f"*.{suffix}"))
+    return {file.stem for file in models if _VERSIONED.search(_read_text(file))}
+
+
 def model_folders(root: Path) -> list[Path]:
     """Return the folders of the models in `root`, the one for new models first."""
     return [root / folder for folder in _read_yaml(root / "dbt_project.yml").get("model-paths") or ["models"]]
@@ -359,6 +374,13 @@ def _check_name(name: str, place: str) -> None:
             f"{place}: the name is not usable",
             f"Use lowercase letters, digits and underscores, at most {ENTITY_NAME_BYTES} bytes.",
         )
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

@@ -165,6 +165,12 @@ def known_entities(connection: Connection) -> set[str]:
         return {row["entity"] for row in connection.execute("select entity from syncline.entity_status")}
 
 
+def known_sources(connection: Connection) -> set[str]:
+    """Return the names of the sources that have streams in the database, declared or not any more."""
+    with db.translated():
+        return {row["source"] for row in connection.execute("select source from syncline.stream_status")}
+
+
 def register_entities(connection: Connection, parents: Mapping[str, Iterable[str]]) -> None:
     """Note which entities each entity reads."""
     rows = [{"entity": name, "parents": list(read)} for name, read in parents.items()]

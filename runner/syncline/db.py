@@ -18,6 +18,7 @@ from syncline.errors import (
     DatabaseUnavailableError,
     LockedError,
     LostClaimError,
+    MissingRightsError,
     RefusedError,
     RunError,
     SynclineError,
@@ -38,6 +39,8 @@ SESSION: dict[str, Any] = {"autocommit": True, "row_factory": dict_row, "prepare
 
 # Nobody is there, or there is no room: the same may be asked again later.
 UNAVAILABLE = frozenset({"53300", "57P01", "57P02", "57P03"})
+
+MISSING_RIGHTS = "42501"
 
 _KEEPALIVES = {"idle": 15, "interval": 5, "count": 3}
 
@@ -165,4 +168,6 @@ def translate(error: psycopg.Error) -> SynclineError:
         place = ".".join(filter(None, [error.diag.schema_name, error.diag.table_name, error.diag.constraint_name]))
         message = f"a value was refused{' by ' + place if place else ''}"
     kind = DatabaseUnavailableError if state in UNAVAILABLE or state[:2] == "08" else DatabaseError
+    if state == MISSING_RIGHTS:
+        kind = MissingRightsError
     return kind(f"the database refused (SQLSTATE {state}): {message}", _HINTS.get(state))

@@ -7,6 +7,7 @@ SynclineError                what happened, where, and what to do next
 │   │   └── SourceUnavailableError   it may answer later
 │   ├── DatabaseError        the database refused or went away
 │   │   ├── DatabaseUnavailableError  nobody answers there; it may later
+│   │   ├── MissingRightsError        the database user may not do it
 │   │   └── LockedError      a lock could not be had in time
 │   ├── ModelError           dbt could not build an entity
 │   ├── CancelledError       somebody asked to stop the run
@@ -57,6 +58,10 @@ class DatabaseError(RunError):
 
 class DatabaseUnavailableError(DatabaseError):
     """The database is down, full or out of reach: the same question may be answered later."""
+
+
+class MissingRightsError(DatabaseError):
+    """The database user may not do what was asked of it: somebody has to grant it."""
 
 
 class LockedError(DatabaseError):

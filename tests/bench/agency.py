@@ -12,8 +12,9 @@ from pathlib import Path
 from syncline.config import read_project
 from syncline.dbt import connection_variables
 from syncline.paths import bundle
-from syncline.pipeline import Engine, RunOptions, run
+from syncline.pipeline import Engine, run
 from syncline.report import SilentWatcher
+from syncline.run_options import RunOptions
 from syncline.scaffold import create_project
 from tests.bench.volume import check, make_database, timed
 

@@ -19,8 +19,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from syncline import embedded
 from syncline.config import read_project
-from syncline.pipeline import Engine, RunOptions, run
+from syncline.pipeline import Engine, run
 from syncline.report import SilentWatcher
+from syncline.run_options import RunOptions
 from syncline.scaffold import create_project
 from tests.bench.volume import check, copy_command, make_database, make_project, peak_of, psql, records, timed
 from tests.sheets import SPREADSHEET, Sheets, Tab

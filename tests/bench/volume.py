@@ -20,8 +20,9 @@ from psycopg.conninfo import make_conninfo
 
 from syncline import embedded
 from syncline.config import read_project
-from syncline.pipeline import Engine, RunOptions, run
+from syncline.pipeline import Engine, run
 from syncline.report import SilentWatcher
+from syncline.run_options import RunOptions
 from syncline.scaffold import create_project
 
 COLUMNS = {

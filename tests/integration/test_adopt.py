@@ -21,6 +21,7 @@ from syncline.cli import main
 from syncline.config import read_project
 from syncline.errors import SynclineError
 from syncline.migrate import migrate
+from syncline.run_options import RunOptions
 from syncline.scaffold import create_project
 from tests.projects import Watcher
 
@@ -86,7 +87,7 @@ class Landed:
 
     def run(self, *entities: str, **options: Any) -> dict[str, Any]:
         """Run these entities of the files; the run has to succeed."""
-        wanted = pipeline.RunOptions(sources=("files",), entities=entities, **options)
+        wanted = RunOptions(sources=("files",), entities=entities, **options)
         report = pipeline.run(self.engine, wanted, Watcher())
         assert report["errors"] == []
         return report
@@ -275,7 +276,7 @@ def test_the_guard_judges_the_first_run(landed: Landed) -> None:
     """A table with many rows that the source lacks is not emptied without being asked."""
     landed.execute("insert into old.people (id, name) select n, 'gone' from generate_series(100, 200) as n")
     landed.adopt("old.people", "people")
-    wanted = pipeline.RunOptions(sources=("files",), entities=("people",))
+    wanted = RunOptions(sources=("files",), entities=("people",))
     (error,) = pipeline.run(landed.engine, wanted, Watcher())["errors"]
     assert (error["exit_code"], error["message"]) == (3, "people would lose 102 of its 141 keys")
     assert len(landed.rows("people_current")) == 141

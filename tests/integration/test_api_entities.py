@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -191,6 +192,19 @@ def test_a_control_schema_that_cannot_be_used_is_not_ready(client: Client, bench
     assert "grant_roles" in content["hint"]
 
 
+def test_missing_rights_say_who_grants_them(bench: Bench) -> None:
+    """What the database user may not do is a 503 in the database's words, with what grants it; it is no defect."""
+    with three_roles(bench.dsn) as roles, in_process(bench, dsn=roles.dsn(roles.reader)) as client:
+        with bench.connect() as connection:
+            connection.execute(f"grant usage on schema syncline to {roles.reader}")
+        for path in ("/readyz", f"{API}/status", f"{API}/runs", f"{API}/schedules"):
+            content = problem(client.get(path), 503)
+            assert content["type"] == "urn:syncline:not_granted"
+            assert "SQLSTATE 42501" in content["detail"]
+            assert "permission denied for" in content["detail"]
+            assert "grant_roles" in content["hint"]
+
+
 def test_a_database_that_is_gone_is_unavailable(client: Client, bench: Bench) -> None:
     """Without its database the API says 503 and when to ask again, lives on, and works once it is back."""
     with psycopg.connect(bench.dsn, dbname="postgres", autocommit=True) as admin:
@@ -245,7 +259,32 @@ def test_serve_refuses_to_be_open(bench: Bench) -> None:
     with serving(bench) as client:
         taken = bench.cli("serve", "--port", str(client.base_url.port), SYNCLINE_SECRET_KEY=KEY)
     assert taken.returncode == 2
-    assert "cannot listen" in taken.stderr
+    (said,) = [line for line in taken.stderr.splitlines() if "cannot listen" in line]
+    assert said.count("127.0.0.1") == 1
+
+
+def test_serve_starts_with_an_event_where_its_log_is_json(bench: Bench) -> None:
+    """Without --json too, nothing but JSON lines is written, and it begins with where it is, and that no token is."""
+    process = subprocess.Popen(
+        bench.command("serve", "--port", "0"),
+        cwd=bench.root,
+        env=bench.environment | {"SYNCLINE_LOG_FORMAT": "json"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    lines = [process.stderr.readline(), process.stderr.readline()]
+    try:
+        with Client(json.loads(lines[0])["url"]) as client:
+            assert client.get("/healthz").status_code == 200
+    finally:
+        process.terminate()
+    output, rest = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, ""), rest
+    start, missing, *_ = [json.loads(line) for line in lines + rest.splitlines()]
+    assert (start["event"], missing["event"]) == ("serve_start", "no_token")
+    assert start["url"].startswith("http://127.0.0.1:")
 
 
 def test_followers_do_not_keep_a_server_from_stopping(bench: Bench) -> None:

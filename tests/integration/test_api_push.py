@@ -71,6 +71,8 @@ def test_a_full_push_closes_the_others(client: Client, bench: Bench) -> None:
     result = client.post(PEOPLE, params={"full": True}, json=people(40)).json()
     assert (result["load"]["kind"], result["load"]["gone"]) == ("full", 10)
     content = problem(client.post(PEOPLE, params={"full": True}, json=people(2)), 409)
+    assert "allow_mass_delete (role admin)" in content["hint"]
+    assert "--" not in content["hint"]
     assert "max_delete_ratio" in content["detail"] + content["hint"]
     assert len(bench.live()) == 40
     wanted = {"full": True, "allow_mass_delete": True}
@@ -92,7 +94,10 @@ def test_a_run_follows_where_it_is_asked_for(client: Client, bench: Bench) -> No
         (b'[{"id": 1}, {"id": 2', "is cut off"),
         (b'[{"id": 1}] more', "no valid JSON"),
         (b'{"id": 1}\n{"id": ', "is cut off"),
-        (b"<html>", "is cut off"),
+        (b"<html>", "is no JSON"),
+        (b"hello", "is no JSON"),
+        (b'{"id": 1}\nhello', "is no JSON"),
+        (b"tru", "is cut off"),
     ],
 )
 def test_what_is_no_json_is_malformed(client: Client, bench: Bench, body: bytes, said: str) -> None:
@@ -119,6 +124,9 @@ def test_what_cannot_be_pushed(client: Client, bench: Bench) -> None:
     problem(client.post("/api/v1/streams/shopp/people/records", json=[]), 404)
     problem(client.post(PEOPLE, data={"id": "1"}), 415)
     problem(client.post(PEOPLE), 415)
+    content = problem(client.post(PEOPLE, params={"runn": True}, json=[]), 422)
+    assert "'runn'" in content["detail"]
+    assert content["hint"] == "Known here: allow_mass_delete, full, run."
     assert bench.runs() == []
 
 

@@ -110,9 +110,62 @@ def test_what_makes_no_sense_is_refused(client: Client, bench: Bench, wanted: An
 
 
 def test_a_body_that_is_no_json_is_malformed(client: Client) -> None:
-    """A body that is no JSON is a problem 400."""
-    answer = client.post(RUNS, content=b'{"source": ', headers={"content-type": "application/json"})
-    assert problem(answer, 400)["type"] == "urn:syncline:malformed"
+    """A body that is no JSON, or no text, is a problem 400 that says where or why."""
+    for body, said in (
+        (b"{nonsense", "the body is no JSON (at character 1)"),
+        (b'{"source": ', "the body is no JSON (at character 11)"),
+        (b'{"source": "\xff"}', "the body is no JSON: it is not UTF-8"),
+        (b"[" * 100_000, "the body cannot be read"),
+    ):
+        content = problem(client.post(RUNS, content=body, headers={"content-type": "application/json"}), 400)
+        assert (content["type"], content["detail"]) == ("urn:syncline:malformed", said)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/runs", "/api/v1/entities/people/build", "/api/v1/schedules"])
+@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain; charset=utf-8"])
+def test_a_body_without_its_type_is_told_which_to_send(
+    client: Client, bench: Bench, path: str, kind: str | None
+) -> None:
+    """A body that is not said to be JSON is a problem 415, whatever it holds."""
+    content = problem(client.post(path, content=b"{}", headers={"content-type": kind} if kind else {}), 415)
+    assert content["type"] == "urn:syncline:media_type"
+    assert (kind or "nothing").partition(";")[0] in content["detail"]
+    assert content["hint"] == "Send Content-Type: application/json."
+    assert bench.runs() == []
+
+
+def test_an_unknown_parameter_is_told_with_the_known_ones(client: Client, bench: Bench) -> None:
+    """A query parameter that an endpoint has not is a problem 422, and so is a source that never was."""
+    content = problem(client.get(RUNS, params={"limit": 1, "colour": "red"}), 422)
+    assert content["detail"] == "there is no query parameter 'colour' here"
+    assert content["hint"] == "Known here: before, kind, limit, source, status, trigger."
+    assert content["errors"][0]["loc"] == ["query", "colour"]
+    assert problem(client.post(f"{RUNS}/1/cancel?force=1"), 422)["hint"] == "Known here: none."
+    content = problem(client.get(RUNS, params={"source": "funny"}), 422)
+    assert (content["detail"], content["hint"]) == ("there is no source named 'funny'", "Known here: files, shop.")
+    assert client.get(RUNS, params={"source": "shop"}).json()["runs"] == []
+    bench.query("insert into syncline.streams (source, stream) values ('former', 'notes') returning 1")
+    assert client.get(RUNS, params={"source": "former"}).json()["runs"] == []
+    assert client.get("/healthz?at=1").status_code == 200
+
+
+def test_an_ordinary_model_is_no_entity(client: Client, bench: Bench) -> None:
+    """What is built as a table or view is refused like a name that there is not; a schedule of it, too."""
+    bench.write_model("board_sheets", "select 1 as sheet_id")
+    operator = token(bench, "operator")
+    with in_process(bench) as api:
+        for path, more in (("runs", {}), ("schedules", {"name": "a", "cron": "0 0 * * *"})):
+            answer = api.post(f"/api/v1/{path}", json={"entities": ["board_sheets"]} | more, headers=operator)
+            content = problem(answer, 422)
+            assert content["detail"] == "there is no entity named 'board_sheets'"
+            assert content["hint"] == "Known here: people, prices, visits."
+        problem(api.post("/api/v1/entities/board_sheets/build", headers=operator), 404)
+        ended = bench.call("schedule", "create", "a", "--cron", "0 0 * * *", "--entity", "board_sheets")
+        assert (ended.returncode, "Known here: people, prices, visits" in ended.stderr) == (2, True), ended.stderr
+        # One that was built is known, whatever its file looks like.
+        bench.query("insert into syncline.entities (entity, schema_name) values ('board_sheets', 'public') returning 1")
+        assert api.post("/api/v1/entities/board_sheets/build", headers=operator).status_code == 202
+    assert len(bench.runs()) == 1
 
 
 @pytest.mark.parametrize("option", ["force_overwrite", "allow_mass_delete"])
@@ -207,7 +260,7 @@ def test_a_request_is_one_line_of_the_log(client: Client) -> None:
             time.sleep(0.01)
     shown = [(line["method"], line["route"], line["status"], line["request_id"]) for line in logged]
     assert sorted(shown) == [
-        ("GET", "/api/v1/runs/{run_id}", 404, "look-1"),
+        ("GET", "/api/v1/runs/{run_id}", 422, "look-1"),
         ("GET", "unknown", 404, "look-3"),
         ("POST", "/api/v1/runs", 422, "look-2"),
     ]
@@ -231,7 +284,9 @@ def test_what_is_not_there_is_a_problem(client: Client) -> None:
     problem(client.get("/api/v1/nothing"), 404)
     answer = client.delete(RUNS)
     problem(answer, 405)
-    assert "GET" in answer.headers["allow"] or "POST" in answer.headers["allow"]
+    assert answer.headers["allow"] == "GET, POST"
+    assert client.put("/api/v1/schedules/nightly").headers["allow"] == "DELETE, GET, PATCH"
+    assert client.post("/healthz").headers["allow"] == "GET"
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 101, "ein-Höcker"])

@@ -346,6 +346,7 @@ def test_requests_above_the_rate_are_told_when_to_come_again(driver: Driver) -> 
         assert answers[0].headers["ratelimit-policy"] == '"requests";q=5;w=60'
         assert 1 <= int(answers[-1].headers["retry-after"]) <= 12
         assert answers[-1].json()["type"] == "urn:syncline:too_many"
+        assert "SYNCLINE_RATE_LIMIT" in answers[-1].json()["hint"]
         assert [api.get("/healthz").status_code for _ in range(20)] == [200] * 20
 
 
@@ -392,6 +393,9 @@ def test_refused_authorizations_are_counted_more_strictly(driver: Driver) -> Non
         guesses = [api.get("/api/v1/runs", headers=bearer(f"guess-{number}")) for number in range(6)]
         assert [answer.status_code for answer in guesses] == [401] * 3 + [429] * 3
         assert int(guesses[-1].headers["retry-after"]) >= 1
+        assert guesses[-1].json()["detail"] == "too many refused authorizations from this address"
+        assert "from one address: 3." in guesses[-1].json()["hint"]
+        assert "SYNCLINE_RATE_LIMIT" not in guesses[-1].text
         # Even the right one is not looked at, where it was not let in before.
         assert api.get("/api/v1/runs", headers=bearer(make(driver, "admin").token)).status_code == 429
         assert api.get("/api/v1/runs", headers=headers).status_code == 200

@@ -156,6 +156,37 @@ def test_cron_asks_an_api(bench: Bench, cron: Cron, tmp_path: Path) -> None:
     assert (run["trigger"], run["status"], run["sources"]) == ("api", "succeeded", ["shop"])
 
 
+def test_cron_by_the_page_reads_the_settings(bench: Bench, tmp_path: Path) -> None:
+    """What production.md puts into /etc/cron.d works a run in the right database, with no more than cron gives it."""
+    page = (ROOT / "docs" / "how-to" / "production.md").read_text(encoding="utf-8")
+    table = page.split("# cat >/etc/cron.d/syncline <<'EOF'\n")[1].split("\nEOF\n")[0]
+    settings, program, log = tmp_path / "environment", tmp_path / "syncline", tmp_path / "log"
+    given = {name: bench.environment[name] for name in bench.environment if name.startswith("SHOP_")}
+    given |= {"DATABASE_URL": bench.dsn, "SYNCLINE_TARGET": "prod"}
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m syncline "$@"\n')
+    program.chmod(0o755)
+    for there, here in [
+        ("/opt/syncline/bin/syncline", program),
+        ("/opt/syncline/sync-cron.sh", DEPLOY / "cron" / "sync-cron.sh"),
+        ("/etc/syncline/environment", settings),
+        ("/var/log/syncline/cron.log", log),
+        ("/srv/syncline", bench.root),
+    ]:
+        assert there in table
+        table = table.replace(there, str(here))
+    *variables, line = table.splitlines()
+    user, command = line.split(None, 6)[5:]
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"} | dict(item.split("=", 1) for item in variables)
+
+    def fire() -> int:
+        return subprocess.run(["sh", "-c", command], env=environment, check=False, timeout=120).returncode
+
+    assert user == "syncline"
+    assert (fire(), bench.runs()) == (2, [])
+    settings.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in given.items()))
+    assert (fire(), len(bench.current())) == (0, 50), log.read_text()
+
+
 def test_the_script_for_windows_is_kept_like_the_other() -> None:
     """The batch file knows the variables of the shell script, and has Windows' line ends."""
     shell = (DEPLOY / "cron" / "sync-cron.sh").read_text()

@@ -129,6 +129,66 @@ def test_an_installation_that_has_all(migrated: Bench, roles: Roles) -> None:
             connection.execute("select pg_reload_conf()")
 
 
+@pytest.mark.parametrize("arguments", [[], ["--production"]])
+def test_a_runner_before_the_first_migration(bench: Bench, empty_database: str, arguments: list[str]) -> None:
+    """What it may not make is one finding, whose hint is to migrate as the owner and then to hand out the rights."""
+    with three_roles(empty_database) as made:
+        ended = bench.cli("doctor", "--json", *arguments, DATABASE_URL=made.dsn(made.runner))
+        findings = json.loads(ended.stdout)["findings"]
+        (found,) = [f for f in findings if f["what"] in ("rights", "control schema")]
+        assert (ended.returncode, found["is_well"], "may not make it" in found["detail"]) == (2, False, True)
+        assert found["hint"].index("syncline migrate") < found["hint"].index("grant_roles(")
+        assert f"'{made.runner}'" in found["hint"]
+
+
+def test_an_old_control_schema_is_one_finding(migrated: Bench, roles: Roles) -> None:
+    """The runner is sent to the owner; for the owner it is well, but not in production."""
+    with migrated.connect() as connection:
+        connection.execute("update syncline.function_files set fingerprint = 'older' where name = 'runs.sql'")
+
+    def judge(role: str, *arguments: str) -> dict[str, Any]:
+        ended = migrated.cli("doctor", "--json", *arguments, DATABASE_URL=roles.dsn(role))
+        found: dict[str, Any]
+        (found,) = [f for f in json.loads(ended.stdout)["findings"] if f["what"] == "control schema"]
+        return found
+
+    for arguments in ((), ("--production",)):
+        found = judge(roles.runner, *arguments)
+        assert (found["is_well"], f"DATABASE_URL of {roles.owner}" in found["hint"]) == (False, True)
+    assert judge(roles.owner)["is_well"]
+    assert judge(roles.owner, "--production")["hint"] == "Run `syncline migrate`."
+
+
+def test_a_runner_that_was_granted_nothing(migrated: Bench) -> None:
+    """A schema that is there and may not be used is one finding with the grant that mends it."""
+    with three_roles(migrated.dsn) as made:
+        code, findings = examine(migrated, "--production", DATABASE_URL=made.dsn(made.runner))
+    assert (code, "rights" in findings) == (2, False)
+    assert f"'{made.runner}'" in findings["control schema"]["hint"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--production"]])
+def test_addresses_for_alerts(migrated: Bench, arguments: list[str]) -> None:
+    """An address that apprise does not know is found without --production too; those that it knows are counted."""
+    code, findings = examine(migrated, *arguments, SYNCLINE_ALERT_URLS="nonsense")
+    assert (code, "address 1" in findings["alerts"]["detail"]) == (2, True)
+    _, findings = examine(migrated, *arguments, SYNCLINE_ALERT_URLS="json://127.0.0.1:9/")
+    assert (findings["alerts"]["is_well"], findings["alerts"]["detail"]) == (True, "1 address")
+
+
+def test_schedules_left_to_a_pg_cron_that_is_not_here(migrated: Bench) -> None:
+    """In a copy of a database they are named with what hands them over, which then mends it."""
+    with migrated.connect() as connection:
+        db.call(connection, "create_schedule", "default", "0 */6 * * *")
+        connection.execute("update syncline.schedules set fired_by = 'pg_cron'")
+    _, findings = examine(migrated, "--production")
+    assert (findings["pg_cron"]["is_well"], "default" in findings["pg_cron"]["detail"]) == (False, True)
+    assert "`syncline schedule sync`" in findings["pg_cron"]["hint"]
+    assert migrated.call("schedule", "sync").returncode == 0
+    _, findings = examine(migrated, "--production")
+    assert findings["pg_cron"]["is_well"]
+
+
 def test_a_weak_key_and_a_missed_schedule(migrated: Bench) -> None:
     """A short SYNCLINE_SECRET_KEY, a wrong alert address and runs that were not fired are findings of their own."""
     with migrated.connect() as connection:
@@ -162,8 +222,11 @@ def test_clocks_apart(seconds: int, is_well: bool) -> None:
 
 
 def test_too_few_connections(connection: db.Connection) -> None:
-    """More workers than the server has connections for are told, by the server's own numbers."""
+    """More workers than the server has connections for are told, by the server's own numbers; without any, one's."""
     facts = db.call_value(connection, "production_facts")
+    for workers, who in ((0, "one worker and"), (1, "one worker and"), (2, "2 workers and")):
+        (finding,) = _examine_server(facts | {"settings": {}, "workers": workers})
+        assert who in finding.detail
     well = {finding.what: finding.is_well for finding in _examine_server(facts | {"settings": {}})}
     crowded = {finding.what: finding.is_well for finding in _examine_server(facts | {"workers": 1000})}
     assert (well["connections"], crowded["connections"]) == (True, False)

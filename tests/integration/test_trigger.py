@@ -235,6 +235,14 @@ def test_bad_addresses_are_refused(address: str) -> None:
     assert trigger(address).exit_code == 2
 
 
+@pytest.mark.parametrize("end", ["/api/v1", "/api/v1/", "/behind/api/v1"])
+def test_an_address_may_end_in_the_path_of_the_api(server: Server, end: str) -> None:
+    """What `syncline serve` prints, /api/v1 included, is an address too; a path before it stays."""
+    assert trigger(server.url + end).exit_code == 0
+    before = end.rstrip("/").removesuffix("/api/v1")
+    assert server.whats == [f"POST {before}/api/v1/runs"]
+
+
 def test_an_address_with_a_password_is_refused_unseen() -> None:
     """A password in an address is refused, and not printed."""
     result = trigger(f"https://user:{SECRET}@host")

@@ -22,6 +22,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
+from structlog.testing import capture_logs
 
 from syncline import db
 from syncline.api.problems import Problem
@@ -38,7 +39,7 @@ HOOK, QSTASH = "/api/v1/webhooks/files", "/api/v1/qstash/files"
 
 @pytest.fixture
 def api(driver: Driver) -> Iterator[Client]:
-    (driver.root / "models" / "people.sql").write_text("select 1\n")
+    (driver.root / "models" / "people.sql").write_text("{{ config(materialized='versioned') }} select 1\n")
     secrets: dict[str, Any] = {"webhook_secrets": (CURRENT, NEXT), "qstash_keys": (KEY, NEXT_KEY)}
     with in_process(driver, as_admin=False, public_url=PUBLIC, **secrets) as opened:
         yield opened
@@ -142,7 +143,11 @@ def test_the_body_says_what_to_sync(driver: Driver, api: Client) -> None:
         (b"", "application/json", 202),
         (b"[1]", "application/json", 202),
         (b'"text"', "application/vnd.sender+json; charset=utf-8", 202),
-        (b"<xml/>", "application/xml", 202),
+        (b"<xml/>", "application/xml", 415),
+        (b"{}", "application/x-www-form-urlencoded", 415),
+        (b" ", "text/plain", 202),
+        (b"{}", "", 202),
+        (b"text", "", 400),
         (b"{cut off", "application/json", 400),
         (b"[" * 100_000, "application/json", 400),
         (b'{"entities": "people"}', "application/json", 422),
@@ -160,6 +165,23 @@ def test_bodies_of_senders(driver: Driver, api: Client, body: bytes, kind: str, 
         refused(answer, status)
     assert answer.status_code == status, answer.text
     assert len(runs(driver)) == (status == 202)
+
+
+def test_a_sender_that_hangs_up_is_no_error(driver: Driver, api: Client) -> None:
+    """A connection that goes in the middle of a message is a 400, no error of the log, and runs nothing."""
+    for path in (HOOK, QSTASH, "/api/v1/runs"):
+        with capture_logs() as captured:
+            with api.connect() as link:
+                link.sendall(
+                    f"POST {path} HTTP/1.1\r\nHost: {api.base_url.host}\r\nContent-Type: application/json\r\n"
+                    'Content-Length: 100\r\n\r\n{"entities": ["peo'.encode()
+                )
+            until = time.monotonic() + 5
+            while not captured:
+                assert time.monotonic() < until
+                time.sleep(0.01)
+        assert [(line["event"], line["status"], line["log_level"]) for line in captured] == [("request", 400, "info")]
+    assert runs(driver) == []
 
 
 def test_the_how_to_page_signs_as_printed(driver: Driver, api: Client) -> None:

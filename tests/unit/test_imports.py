@@ -15,7 +15,7 @@ LAYERS = [
     ["config"],
     ["db", "watcher"],
     ["connectors"],
-    ["records", "staging", "logs"],
+    ["records", "staging", "logs", "run_options"],
     ["control", "migrate", "embedded", "scaffold", "dbt", "dbt_process", "live", "tally", "tokens", "schedules"],
     ["interruption", "alerts"],
     ["check", "load", "selection"],

@@ -187,6 +187,15 @@ def test_the_watcher_writes_a_run_with_its_ids(stderr: Written) -> None:
     assert (found[5]["level"], found[7]["message"], found[8]["level"]) == ("error", "held back", "error")
 
 
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_what_others_say_in_several_lines_is_one(stderr: Written, form: str) -> None:
+    """The pool of psycopg warns with line ends and tabs: they are blanks in the log."""
+    logs.configure(environment={"SYNCLINE_LOG_FORMAT": form})
+    logging.getLogger("psycopg.pool").warning("error connecting in %r: %s", "syncline", "no socket\n\tIs it there?")
+    (line,) = stderr.getvalue().splitlines()
+    assert "error connecting in 'syncline': no socket Is it there?" in line
+
+
 def test_progress_is_a_line_now_and_then(stderr: Written, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each stream's at most every ten seconds, not at its beginning."""
     logs.configure(environment={})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from syncline import __version__
@@ -76,7 +76,10 @@ def create_app(project: Project, dsn: str, settings: ApiSettings) -> FastAPI:
     app.state.syncline = state
     problems.install(app)
     document.install(app)
-    for part in (runs, events, streams, entities, schedules, reports, signatures, health, metrics):
+    for part in (runs, events, streams, entities, schedules, reports):
+        app.include_router(part.router, dependencies=[Depends(problems.check_query)])
+    for part in (signatures, health, metrics):
+        # Who calls them may add to the address what is theirs.
         app.include_router(part.router)
     limits.install(app, settings)
     app.add_middleware(RequestLog)  # the last one added is the outermost

@@ -15,7 +15,7 @@ from syncline.api.access import Operator, RequestId, Viewer
 from syncline.api.auth import Caller
 from syncline.api.problems import unknown_is_404
 from syncline.api.reports import entity_rows
-from syncline.api.runs import BuildRequest, Requester, accepted, check_known, located
+from syncline.api.runs import BuildRequest, Requester, accepted, check_entities, located
 from syncline.api.state import Shared, State
 from syncline.pipeline import publish_candidates
 from syncline.publish import rollback
@@ -54,7 +54,7 @@ def build_entity(
 ) -> answers.Json:
     """Request a run that builds and checks the entity from what is loaded: it leaves a candidate to publish."""
     with unknown_is_404():
-        check_known("entity", [entity], state.models)
+        check_entities(state, [entity])
     wish = wanted or BuildRequest()
     options: dict[str, Any] = {"steps": ["build", "check"]}
     options |= {name: True for name in ("full_refresh", "allow_mass_delete") if getattr(wish, name)}

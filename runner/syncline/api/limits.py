@@ -173,11 +173,14 @@ class RateLimit:
         token = _fingerprint(presented(Headers(scope=scope)))
         address = _address(scope)
         bucket = self._bucket(token, address)
-        wait = max(bucket.wait() if bucket else 0, self._wait_after_failures(token, address))
-        if wait > 0:
-            await _too_many(wait).response(scope.get("state", {}).get("request_id"))(
-                scope, receive, self._counted(send, bucket)
-            )
+        wait, wait_after_failures = bucket.wait() if bucket else 0, self._wait_after_failures(token, address)
+        if max(wait, wait_after_failures) > 0:
+            if wait_after_failures > wait:
+                problem = _too_many_refused(wait_after_failures, self._settings.failure_limit)
+            else:
+                problem = _too_many(wait)
+            answer = problem.response(scope.get("state", {}).get("request_id"))
+            await answer(scope, receive, self._counted(send, bucket))
             return
         if bucket:
             bucket.take()
@@ -253,11 +256,18 @@ def _address(scope: Scope) -> str:
 
 
 def _too_many(wait: float) -> Problem:
-    seconds = max(1, math.ceil(wait))
-    return Problem(
-        429,
-        "too_many",
-        "too many requests",
-        f"Ask again in {seconds} s; SYNCLINE_RATE_LIMIT is how many a minute are taken.",
-        headers={"Retry-After": str(seconds)},
+    return _wait_problem("too many requests", wait, "SYNCLINE_RATE_LIMIT is how many a minute are taken.")
+
+
+def _too_many_refused(wait: float, limit: int) -> Problem:
+    return _wait_problem(
+        "too many refused authorizations from this address",
+        wait,
+        f"so many a minute are taken from one address: {limit}. Check the token, or the signature.",
     )
+
+
+def _wait_problem(detail: str, wait: float, hint: str) -> Problem:
+    seconds = max(1, math.ceil(wait))
+    headers = {"Retry-After": str(seconds)}
+    return Problem(429, "too_many", detail, f"Ask again in {seconds} s; {hint}", headers=headers)

@@ -110,7 +110,13 @@ def check_names(state: State, sources: list[str], streams: Iterable[str], entiti
     chosen = [project.source(name) for name in sources] or list(project.sources.values())
     known = [stream for source in chosen for stream in source.streams.values()]
     check_known("stream", streams, [name for stream in known for name in (stream.name, stream.label)])
-    check_known("entity", entities, state.models)
+    check_entities(state, entities)
+
+
+def check_entities(state: State, entities: Iterable[str]) -> None:
+    """Raise ConfigurationError for a name that is no entity's, with those that are."""
+    wanted = list(entities)
+    check_known("entity", wanted, state.known_entities(wanted))
 
 
 class Requester:
@@ -203,6 +209,9 @@ def list_runs(
 ) -> answers.Json:
     """List the newest runs, newest first."""
     with state.connection() as connection:
+        if source is not None and source not in state.project.sources:
+            # One that is not declared any more has runs, too.
+            check_known("source", [source], control.known_sources(connection).union(state.project.sources))
         rows = db.call(connection, "run_reports", limit, status, trigger, source, kind, before)
     runs = [row["run_reports"] for row in rows]
     return answers.Json({"runs": runs, "next_before": runs[-1]["run_id"] if len(runs) == limit else None})

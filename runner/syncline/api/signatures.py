@@ -23,7 +23,7 @@ from syncline import db
 from syncline.api import answers, problems
 from syncline.api.access import ADMIN_OPTIONS, RequestId
 from syncline.api.problems import Problem
-from syncline.api.runs import PREFIX, check_known, located
+from syncline.api.runs import PREFIX, check_entities, check_known, located
 from syncline.api.settings import ApiSettings
 from syncline.api.state import State, of_request
 
@@ -57,12 +57,12 @@ Source = Annotated[str, Path(max_length=200, description="The source to sync.", 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     **located(202),
     200: {"model": Requested, "description": "The message came before: nothing was started."} | located(200)[200],
-    **problems.responses(401, 403, 404, 413, 429),
+    **problems.responses(401, 403, 404, 413, 415, 429),
 }
 _BODY = {
     "requestBody": {
         "required": False,
-        "description": "What to build and load; other members, and what is no JSON, are not looked at.",
+        "description": "What to build and load; other members are not looked at.",
         "content": {
             "application/json": {
                 "schema": {
@@ -141,7 +141,7 @@ def _request_run(
         raise Problem(404, "unknown", f"there is no source named {source!r}", f"Known here: {known}.")
     wanted = _wanted(headers, body)
     streams = state.project.sources[source].streams.values()
-    check_known("entity", wanted["entities"], state.models)
+    check_entities(state, wanted["entities"])
     check_known("stream", wanted["streams"], [name for stream in streams for name in (stream.name, stream.label)])
     options = {"streams": wanted["streams"]} if wanted["streams"] else {}
     with state.connection(request_id) as connection:
@@ -163,10 +163,15 @@ def _request_run(
 
 
 def _wanted(headers: Mapping[str, str], body: bytes) -> dict[str, list[str]]:
-    """Return the entities and streams that the body names. Senders have bodies of their own: the rest is theirs."""
-    kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    """Return the entities and streams that the body names. Senders have bodies of their own: the rest is theirs.
+
+    A body without a type is taken for JSON.
+    """
+    kind = problems.content_type(headers) or "application/json"
     content: Any = None
-    if body.strip() and (kind == "application/json" or kind.endswith("+json")):
+    if body.strip():
+        if kind != "application/json" and not kind.endswith("+json"):
+            raise problems.json_wanted(headers)
         try:
             content = json.loads(body)
         except (ValueError, RecursionError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -16,10 +16,10 @@ from psycopg import Connection as AnyConnection
 from psycopg.rows import DictRow
 from psycopg_pool import ConnectionPool
 
-from syncline import db
+from syncline import control, db
 from syncline.api.settings import ApiSettings
 from syncline.api.slots import Slots
-from syncline.config import Project, model_names
+from syncline.config import Project, entity_names, model_names
 from syncline.db import Connection
 from syncline.errors import LockedError, RefusedError
 from syncline.pipeline import Engine
@@ -49,6 +49,7 @@ class State:
     settings: ApiSettings
     pool: ConnectionPool[AnyConnection[DictRow]] = field(init=False)
     models: set[str] = field(init=False)
+    entities: set[str] = field(init=False)
     followers: Slots = field(default_factory=lambda: Slots(64, "followers"), init=False)
     pushes: Slots = field(default_factory=lambda: Slots(8, "pushes"), init=False)
     downloads: Slots = field(default_factory=lambda: Slots(4, "downloads"), init=False)
@@ -60,6 +61,7 @@ class State:
 
     def __post_init__(self) -> None:
         self.models = model_names(self.project.root)
+        self.entities = entity_names(self.project.root)
         self.pool = ConnectionPool(
             db.session_dsn(self.dsn, timeout=5, name="syncline serve"),
             connection_class=AnyConnection[DictRow],
@@ -95,6 +97,13 @@ class State:
         with db.connect(self.dsn) as connection:
             _name_request(connection, request_id)
             yield connection
+
+    def known_entities(self, wanted: Iterable[str]) -> set[str]:
+        """Return the names of the entities; the database is asked where any that is wanted is none by its file."""
+        if not self.entities.issuperset(wanted):
+            with self.connection() as connection:
+                return self.entities | (control.known_entities(connection) & self.models)
+        return self.entities
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:

@@ -23,7 +23,8 @@ from syncline.connectors.json_text import BLOCK_BYTES
 from syncline.connectors.push import Push
 from syncline.errors import RunError, SourceError
 from syncline.logs import LogWatcher
-from syncline.pipeline import Engine, RunOptions, run
+from syncline.pipeline import Engine, run
+from syncline.run_options import RunOptions
 
 WAIT_SECONDS = 30.0
 """So long a push waits for a run of its source that is under way."""
@@ -157,7 +158,7 @@ class _Body:
     """Lets a thread read what arrives on the event loop, piece by piece: nothing is held beyond one block."""
 
     def __init__(self, request: Request, state: State) -> None:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = problems.content_type(request.headers)
         if kind not in TYPES:
             raise Problem(
                 415, "media_type", f"records are not taken as {kind or 'nothing'}", f"Send {TYPES[0]} or {TYPES[1]}."
@@ -185,7 +186,7 @@ class _Body:
         try:
             return self._wait_for(coming)
         except ClientDisconnect:
-            self.problem = Problem(400, "malformed", "the body was cut off; nothing was changed", "Send it again.")
+            self.problem = problems.cut_off()
         except Problem as problem:
             self.problem = problem
         coming.cancel()

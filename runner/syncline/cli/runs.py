@@ -14,9 +14,10 @@ def _work(as_json: bool, **options: Any) -> None:
     """Run with these options, show it, and exit with the run's code."""
     from syncline import telemetry
     from syncline.connectors import check_settings
-    from syncline.pipeline import Engine, RunOptions
+    from syncline.pipeline import Engine
     from syncline.pipeline import run as work
     from syncline.report import LiveWatcher, PlainWatcher, SilentWatcher, print_run
+    from syncline.run_options import RunOptions
 
     project = read_project()
     for source in project.sources.values():

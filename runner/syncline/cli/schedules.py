@@ -59,7 +59,7 @@ def create(
     from syncline import schedules
 
     with connected() as (project, connection):
-        _check_entities(project, entities)
+        _check_entities(project, connection, entities)
         schedules.create_schedule(
             connection,
             name,
@@ -107,7 +107,7 @@ def set_(
     from syncline import schedules
 
     with connected() as (project, connection):
-        _check_entities(project, entities)
+        _check_entities(project, connection, entities)
         known = schedules.get_schedule(connection, name)
         if all_streams:
             known["options"].pop("streams", None)
@@ -225,13 +225,17 @@ for _command in (list_, create, set_, pause, resume, delete, trigger, sync):
     schedule.add_command(_command)
 
 
-def _check_entities(project: Project, entities: Iterable[str]) -> None:
-    from syncline.config import model_names
+def _check_entities(project: Project, connection: Connection, entities: Iterable[str]) -> None:
+    from syncline import control
+    from syncline.config import entity_names, model_names
 
-    unknown = sorted(set(entities) - model_names(project.root))
+    known = entity_names(project.root) | (control.known_entities(connection) & model_names(project.root))
+    unknown = sorted(set(entities) - known)
     if unknown:
+        shown = ", ".join(sorted(known)) or "none"
         raise ConfigurationError(
-            f"there is no entity named {unknown[0]!r}", "An entity is a model of the project: `syncline status`."
+            f"there is no entity named {unknown[0]!r}",
+            f"An entity is a model with materialized='versioned'. Known here: {shown}.",
         )
 
 

@@ -99,8 +99,9 @@ def _migrate(connection: Connection, project: Project) -> bool:
 
 def _work_first_run(project: Project, dsn: str, *, as_json: bool) -> dict[str, Any]:
     """Work a run of all sources here, since no worker would."""
-    from syncline.pipeline import Engine, RunOptions, run
+    from syncline.pipeline import Engine, run
     from syncline.report import LiveWatcher, PlainWatcher, SilentWatcher, print_run
+    from syncline.run_options import RunOptions
 
     screen = console(stderr=as_json)
     watcher: Any = SilentWatcher(screen) if as_json else (LiveWatcher if screen.is_terminal else PlainWatcher)(screen)

@@ -26,6 +26,8 @@ _WHITE = b" \t\r\n"
 _BLANK = re.compile(rb"[ \t\r\n]*+")
 _TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _STRING = re.compile(_TEXT, re.DOTALL)
+# What a value begins with, or all of a word's beginning: what is cut off may go on from there.
+_BEGINNING = re.compile(rb'[\[{"\-0-9]|(?:t|tr|tru|f|fa|fal|fals|n|nu|nul)\Z')
 # Each match runs to the next mark that matters; a lone quote is a string whose end has not been read yet.
 _INSIDE = re.compile(rb'(?:[^"\[\]{}]++|' + _TEXT + rb')*+([\[\]{}"]?)', re.DOTALL)
 _BETWEEN = re.compile(rb'(?:[^"\[\]{},]++|' + _TEXT + rb')*+([\[\]{},"]?)', re.DOTALL)
@@ -81,6 +83,8 @@ def read_lines(read: Read, place: str) -> Iterator[list[bytes]]:
     last = b"".join(parts).strip()
     if last:
         if not is_whole(last):
+            if not _BEGINNING.match(last):
+                raise SourceError(f"{place} is no JSON: its last line is none", "Write one JSON object a line.")
             raise SourceError(f"{place} is cut off: it ends within a record", "Fetch or write it again.")
         yield [last]
 

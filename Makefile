@@ -16,7 +16,7 @@ sync: $(READY) ## Sync the agency example: load, build, check, publish.
 	@$(BIN)/python examples/agency/sync.py
 
 test: $(READY_DEV) ## Run the tests against a real Postgres.
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 3 $(ARGS)
 
 check: $(READY_DEV) ## Lint and type-check Python and SQL.
 	@$(BIN)/ruff check .

@@ -167,7 +167,7 @@ def test_cron_by_the_page_reads_the_settings(bench: Bench, tmp_path: Path) -> No
     program.chmod(0o755)
     for there, here in [
         ("/opt/syncline/bin/syncline", program),
-        ("/opt/syncline/sync-cron.sh", DEPLOY / "cron" / "sync-cron.sh"),
+        ("/opt/syncline/sync-cron.sh", shutil.copy(DEPLOY / "cron" / "sync-cron.sh", tmp_path)),
         ("/etc/syncline/environment", settings),
         ("/var/log/syncline/cron.log", log),
         ("/srv/syncline", bench.root),
@@ -259,7 +259,8 @@ def test_units_are_sound(unit: Path, tmp_path: Path) -> None:
     """The tool of systemd finds nothing wrong with the unit, and little that it could do to the machine."""
     installed = tmp_path / unit.name.replace("@", "@1")
     # Its paths are those of an installation; here the interpreter stands for the command.
-    installed.write_text(unit.read_text().replace("/opt/syncline/bin/syncline", sys.executable))
+    (tmp_path / "syncline").symlink_to(sys.executable)
+    installed.write_text(unit.read_text().replace("/opt/syncline/bin/syncline", str(tmp_path / "syncline")))
     verified = subprocess.run(
         ["systemd-analyze", "verify", str(installed)], capture_output=True, text=True, check=False, timeout=60
     )

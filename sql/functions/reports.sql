@@ -19,10 +19,6 @@ comment on function syncline.run_kind(jsonb) is
 create or replace view syncline.run_objects as
 select
     run.run_id,
-    run.status,
-    run.trigger,
-    run.sources,
-    syncline.run_kind(run.options) as kind,
     jsonb_build_object(
         'run_id', run.run_id,
         'status', run.status,
@@ -89,7 +85,7 @@ select
         'errors', case when run.error is null then '[]' else jsonb_build_array(run.error) end
     ) as report
 from syncline.runs as run;
-comment on view syncline.run_objects is 'Each run as one object, and what runs are found by.';
+comment on view syncline.run_objects is 'Each run as one object: what `syncline run --json` prints.';
 
 create or replace function syncline.run_report(p_run_id bigint) returns jsonb
 language sql stable
@@ -106,15 +102,21 @@ create or replace function syncline.run_reports(
 ) returns setof jsonb
 language sql stable
 as $$
-    select report
-    from syncline.run_objects
-    where (p_statuses is null or status = any (p_statuses))
-        and (p_triggers is null or trigger = any (p_triggers))
-        and (p_source is null or p_source = any (sources))
-        and (p_kinds is null or kind = any (p_kinds))
-        and (p_before is null or run_id < p_before)
-    order by run_id desc
-    limit p_limit
+    -- Only the objects that are wanted are made: `offset 0` keeps the planner from making all and joining them.
+    select made.report
+    from (
+        select run_id
+        from syncline.runs
+        where (p_statuses is null or status = any (p_statuses))
+            and (p_triggers is null or trigger = any (p_triggers))
+            and (p_source is null or p_source = any (sources))
+            and (p_kinds is null or syncline.run_kind(options) = any (p_kinds))
+            and (p_before is null or run_id < p_before)
+        order by run_id desc
+        limit p_limit
+    ) as newest
+    cross join lateral (select report from syncline.run_objects as o where o.run_id = newest.run_id offset 0) as made
+    order by newest.run_id desc
 $$;
 comment on function syncline.run_reports(integer, text[], text[], text, text[], bigint) is
 'The newest runs, newest first: of these statuses, triggers, source and kinds, before the one numbered.';

@@ -164,7 +164,7 @@ class _Run:
     def work(self) -> None:
         """Work the run to its end and note it. A failed run leaves current as it was; this raises nothing for it."""
         try:
-            with self._overseer, telemetry.span("syncline.run", **self._who()):
+            with self._overseer, telemetry.span("syncline.run", **self._ids(), **self._who()):
                 self._begin()
                 self._steps()
                 self._finish()
@@ -194,13 +194,11 @@ class _Run:
         _check_streams(self._sources, self._options.streams)
 
     def _who(self) -> dict[str, Any]:
-        names = ("run_id", "request_id", "trigger", "triggered_by", "attempt", "sources")
-        return {name: self._run[name] for name in names}
+        return {name: self._run[name] for name in ("trigger", "triggered_by", "attempt", "sources")}
 
     def _log(self, level: str, event: str, **detail: Any) -> None:
-        ids = self._ids()
-        control.log(self._connection, level, event, **{n: value for n, value in detail.items() if n not in ids})
-        self._watcher.event(level, event, ids | detail)
+        control.log(self._connection, level, event, **detail)
+        self._watcher.event(level, event, self._ids() | detail)
 
     def _ids(self) -> dict[str, Any]:
         return {"run_id": self._run["run_id"], "request_id": self._run["request_id"]}

@@ -36,16 +36,22 @@ as $$
 $$;
 comment on function syncline.totals_of_run(syncline.runs) is 'What a run that has ended adds to the totals.';
 
+create or replace function syncline.add_total(p_metric text, p_labels jsonb, p_amount numeric) returns void
+language sql
+as $$
+    insert into syncline.totals as known (metric, labels, value) values (p_metric, p_labels, p_amount)
+    on conflict (metric, labels) do update set value = known.value + excluded.value
+$$;
+comment on function syncline.add_total(text, jsonb, numeric) is 'Adds to one of the totals.';
+
 create or replace function syncline.count_ended_run() returns trigger
 language plpgsql
 as $$
 begin
     -- In one order, so that two that end at a time never wait for each other.
-    insert into syncline.totals as known (metric, labels, value)
-    select added.metric, added.labels, added.amount
+    perform syncline.add_total(added.metric, added.labels, added.amount)
     from syncline.totals_of_run(new) as added
-    order by added.metric, added.labels
-    on conflict (metric, labels) do update set value = known.value + excluded.value;
+    order by added.metric, added.labels;
     return null;
 end
 $$;
@@ -55,15 +61,15 @@ create or replace function syncline.count_load() returns trigger
 language plpgsql
 as $$
 begin
-    insert into syncline.totals as known (metric, labels, value)
-    select 'records', jsonb_build_object('source', new.source, 'stream', new.stream, 'kind', counted.kind), counted.amount
+    perform syncline.add_total(
+        'records', jsonb_build_object('source', new.source, 'stream', new.stream, 'kind', counted.kind), counted.amount
+    )
     from (
         values
         ('read', new.records_read), ('new', new.records_new), ('changed', new.records_changed),
         ('gone', new.records_gone), ('rejected', new.records_rejected)
     ) as counted (kind, amount)
-    order by counted.kind
-    on conflict (metric, labels) do update set value = known.value + excluded.value;
+    order by counted.kind;
     return null;
 end
 $$;
@@ -73,13 +79,11 @@ create or replace function syncline.count_published_rows() returns trigger
 language plpgsql
 as $$
 begin
-    insert into syncline.totals as known (metric, labels, value)
-    select 'rows', jsonb_build_object('entity', new.entity, 'kind', counted.kind), counted.amount
+    perform syncline.add_total('rows', jsonb_build_object('entity', new.entity, 'kind', counted.kind), counted.amount)
     from (
         values ('inserted', new.rows_inserted), ('updated', new.rows_updated), ('deleted', new.rows_deleted)
     ) as counted (kind, amount)
-    order by counted.kind
-    on conflict (metric, labels) do update set value = known.value + excluded.value;
+    order by counted.kind;
     return null;
 end
 $$;

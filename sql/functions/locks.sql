@@ -2,9 +2,9 @@
 
 create or replace function syncline.lock_class(p_kind text) returns integer
 language sql immutable strict parallel safe
-as $$ select 1937337955 + array_position(array['run', 'claim', 'stream', 'entity', 'publish', 'migrate', 'queue', 'incident'], p_kind) $$;
+as $$ select 1937337955 + array_position(array['run', 'claim', 'stream', 'entity', 'publish', 'migrate', 'queue', 'incident', 'touch'], p_kind) $$;
 comment on function syncline.lock_class(text)
-is 'The first key of the advisory locks of a kind: run, claim, stream, entity, publish, migrate, queue or incident.';
+is 'The first key of the advisory locks of a kind: run, claim, stream, entity, publish, migrate, queue, incident or touch.';
 
 create or replace function syncline.session_run() returns bigint
 language sql stable parallel safe

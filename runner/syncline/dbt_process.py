@@ -23,7 +23,9 @@ _QUIET = ["--quiet", "--no-write-json"]
 _QUIET += ["--log-level", "none", "--log-level-file", "none", "--no-print", "--no-use-colors"]
 
 
-_SETTINGS = frozenset({"delta", "indexes", "max_delete_ratio", "max_error_ratio", "on_missing"})
+_SETTINGS = frozenset(
+    {"changes", "delta", "external_ref", "history", "indexes", "max_delete_ratio", "max_error_ratio", "on_missing"}
+)
 """What an entity's config may set beside dbt's own."""
 
 

@@ -2,7 +2,7 @@
 
 create or replace function syncline.engine_version() returns integer
 language sql immutable parallel safe
-as $$ select 2 $$;
+as $$ select 3 $$;
 comment on function syncline.engine_version() is
 'Rises when the macros and these functions must change together; a project''s macros carry theirs.';
 
@@ -53,6 +53,7 @@ declare
     v_base syncline.builds;
     v_build syncline.builds;
     v_sql text;
+    v_merge jsonb := syncline.merge_mark(p_spec ->> 'sql');
     v_is_all boolean;
     v_rewrites boolean;
     v_writes boolean;
@@ -81,19 +82,25 @@ begin
     v_build.base_loads := v_base.loads;
     v_build.loads := syncline.loads_to_read(p_spec -> 'streams');
     v_build.inputs := syncline.inputs_to_read(p_spec -> 'inputs');
+    v_build.last_touch := greatest(
+        v_base.last_touch, (select coalesce(max(touch_id), 0) from syncline.touches where entity = v_entity)
+    );
     v_sql := syncline.open_workspace(v_entity, p_spec ->> 'sql', p_spec -> 'streams');
     v_build.signature := md5(
         (p_spec - '{inputs,tests}'::text[])::text || syncline.typing_version() || current_setting('server_version_num')
     );
     if v_is_full or v_build.signature is distinct from v_base.signature then
-        v_build.columns := syncline.check_model(
-            v_entity, v_sql, v_is_full, p_spec -> 'unique_key', p_spec -> 'streams'
-        );
+        v_build.columns := syncline.check_model(p_spec, v_sql, v_merge);
+        insert into syncline.models (signature, entity, spec) values (v_build.signature, v_entity, p_spec - 'tests')
+        on conflict do nothing;
     else
         v_build.columns := v_base.columns;
     end if;
     if v_base.build_id is not null then
-        perform syncline.check_view_can_take(format('%I.%I', v_schema, v_entity || '_current')::regclass, v_build.columns);
+        perform syncline.check_view_can_take(
+            format('%I.%I', v_schema, v_entity || '_current')::regclass, v_build.columns,
+            coalesce(p_spec ->> 'on_schema_change' = 'recreate', false)
+        );
     end if;
     v_rewrites := not syncline.same_columns(v_build.columns, coalesce(v_base.columns, '[]'));
     v_is_all := v_is_full
@@ -106,12 +113,14 @@ begin
     perform set_config('syncline.entity', v_entity, true);
     perform set_config('syncline.redact', case when (p_spec ->> 'redact')::boolean then 'on' else 'off' end, true);
     if v_base.build_id is null then
-        v_build := syncline.write_first(v_build, v_schema, v_sql, p_spec);
+        v_build := syncline.write_first(v_build, v_schema, v_sql, p_spec, v_merge);
         v_writes := true;
     else
         perform syncline.find_changed(v_entity, v_base, v_build.loads, p_spec -> 'streams', v_is_all);
         perform syncline.open_substitutes(v_entity, p_spec -> 'streams', v_build.loads, v_is_all);
-        perform syncline.find_differing(v_build, v_base, v_schema, v_sql, p_spec, v_is_all);
+        perform syncline.find_differing(
+            v_build, v_base, v_schema, v_sql, p_spec, v_merge, v_is_all, coalesce((v_options ->> 'force_overwrite')::boolean, false)
+        );
         v_build := syncline.count_changes(v_build, v_base, p_spec -> 'unique_key');
         perform syncline.guard_mass_delete(v_build, v_base, p_spec, coalesce((v_options ->> 'allow_mass_delete')::boolean, false));
         execute format('select exists (select 1 from %I.differing)', 'syncline_' || v_entity) into v_writes;
@@ -122,6 +131,12 @@ begin
     end if;
     perform syncline.settle_row_errors(v_build, p_spec, v_is_all);
     perform syncline.save_build(v_build, v_base, v_writes, v_rewrites);
+    perform syncline.save_conflicts(
+        v_build, case when v_writes then v_build.build_id else v_base.build_id end, p_spec, v_merge, v_is_all
+    );
+    if not v_writes then
+        perform syncline.settle_unwritten(v_row, v_base);
+    end if;
     perform syncline.close_workspace(v_entity, p_spec -> 'streams');
     perform set_config('syncline.build_id', '', true);
     return case when v_writes then v_build.build_id end;
@@ -221,6 +236,26 @@ $$;
 comment on function syncline.settle_row_errors(syncline.builds, jsonb, boolean) is
 'Closes the errors of keys that were typed again, and names columns and streams on the new ones.';
 
+create or replace function syncline.settle_unwritten(p_row syncline.entities, p_base syncline.builds) returns void
+language plpgsql
+as $$
+declare
+    v_build syncline.builds;
+begin
+    perform syncline.apply_conflicts(p_base.build_id);
+    select * into v_build from syncline.builds where build_id = p_base.build_id;
+    if v_build.signature is distinct from p_base.signature then
+        -- The model may ask for a history or for references that it did not ask for before.
+        perform syncline.record_history(p_row, v_build, m.spec, clock_timestamp(), true),
+            syncline.record_references(p_row, v_build, m.spec, clock_timestamp())
+        from syncline.models as m
+        where m.signature = v_build.signature;
+    end if;
+end
+$$;
+comment on function syncline.settle_unwritten(syncline.entities, syncline.builds) is
+'What a build that wrote no rows found counts at once: there is nothing to publish.';
+
 create or replace function syncline.save_build(
     p_build syncline.builds, p_base syncline.builds, p_writes boolean, p_rewrites boolean
 ) returns void
@@ -239,6 +274,9 @@ begin
     update syncline.builds set state = 'superseded'
     where entity = p_build.entity and version = p_build.version
         and (state in ('built', 'failed', 'trial', 'checked') or (p_writes and state = 'retired'));
+    delete from syncline.conflict_findings as f
+    using syncline.builds as b
+    where b.entity = p_build.entity and b.state = 'superseded' and f.build_id = b.build_id;
     if p_writes then
         insert into syncline.builds overriding system value values (v_build.*);
         select format('%I.%I', schema_name, entity || '_delta') into v_delta
@@ -247,7 +285,7 @@ begin
         execute format('delete from %s', v_delta);
         execute format('insert into %s select _key from %s.differing', v_delta, v_work);
     else
-        update syncline.builds set loads = p_build.loads, signature = p_build.signature
+        update syncline.builds set loads = p_build.loads, signature = p_build.signature, last_touch = p_build.last_touch
         where build_id = p_base.build_id;
         delete from syncline.rejected_keys where build_id = p_base.build_id;
     end if;

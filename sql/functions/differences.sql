@@ -1,6 +1,6 @@
 -- From changed records to the keys whose rows come out otherwise. In the build's workspace `changed` holds the keys to
 -- look at, `rows` what the model makes of them, `base` is the active version (A) in the model's columns, `kept` are the
--- keys that stay as they are in A, and `differing` the keys whose rows come out otherwise than in A.
+-- keys that stay as they are in A (or, carried, only change by overrides), and `differing` the keys whose rows come out otherwise than in A.
 
 create or replace function syncline.find_changed(
     p_entity text, p_base syncline.builds, p_loads jsonb, p_streams jsonb, p_is_all boolean
@@ -23,9 +23,13 @@ begin
         -- After a rollback or a restart of a run the pinned load may be the older one.
         execute format(
             'insert into %1$s
-            select _key from %2$s where _first_load > %3$s and _first_load <= %4$s
-            union
-            select _key from %2$s where _gone_load > %3$s and _gone_load <= %4$s',
+            select found._key
+            from (
+                select _key from %2$s where _first_load > %3$s and _first_load <= %4$s
+                union
+                select _key from %2$s where _gone_load > %3$s and _gone_load <= %4$s
+            ) as found
+            where not exists (select 1 from %1$s as already where already._key = found._key)',
             v_changed, v_stream.records,
             least(v_since, v_until), greatest(v_since, v_until)
         );
@@ -34,14 +38,25 @@ begin
         'insert into %1$s select _key from syncline.rejected_keys as old
         where build_id = $1 and not exists (select 1 from %1$s as already where already._key = old._key)', v_changed
     ) using p_base.build_id;
+    execute format(
+        'insert into %1$s select distinct _key from syncline.touches as touched
+        where entity = $1 and touch_id > $2 and not exists (select 1 from %1$s as already where already._key = touched._key)', v_changed
+    ) using p_entity, p_base.last_touch;
     execute format('analyze %s', v_changed);
 end
 $$;
 comment on function syncline.find_changed(text, syncline.builds, jsonb, jsonb, boolean) is
-'Fills `changed`: keys with a revision opened or closed since the active version''s loads, and those it rejected. Left empty where all keys are wanted.';
+'Fills `changed`: keys with a revision opened or closed since the active version''s loads, those touched since, and those it rejected. Left empty where all keys are wanted.';
 
 create or replace function syncline.find_differing(
-    p_build syncline.builds, p_base syncline.builds, p_schema text, p_sql text, p_spec jsonb, p_is_all boolean
+    p_build syncline.builds,
+    p_base syncline.builds,
+    p_schema text,
+    p_sql text,
+    p_spec jsonb,
+    p_merge jsonb,
+    p_is_all boolean,
+    p_is_forced boolean
 ) returns void
 language plpgsql
 as $$
@@ -49,23 +64,31 @@ declare
     v_work text := format('%I', 'syncline_' || p_build.entity);
     v_active text := format('%I.%I', p_schema, p_build.entity || '_v' || p_base.version);
     v_hash text;
+    v_model text;
+    v_count bigint;
 begin
     select string_agg(quote_ident(name), ', ' order by name) into v_hash
     from jsonb_to_recordset(p_build.columns) as c (name text);
     v_hash := format('md5(record_send(row(%s)))', v_hash);
-    perform syncline.write_typed(p_build.entity, format('create unlogged table %s.rows as %s', v_work, p_sql), p_is_all);
-    execute format('create unlogged table %s.kept (_key text primary key, is_rejected boolean not null)', v_work);
-    execute format(
-        'insert into %s.kept select distinct _key, true from syncline.row_errors where build_id = $1 and severity = ''error''',
-        v_work
-    ) using p_build.build_id;
-    if found then
-        execute format('delete from %1$s.rows as r using %1$s.kept where r._key = kept._key', v_work);
-    end if;
     execute format(
         'create view %s.base as select %s from %s as active', v_work,
         syncline.carried_columns(p_build.columns, p_base.columns), v_active
     );
+    perform syncline.open_plain(p_build, p_base);
+    v_model := syncline.build_sql(p_build, p_sql, p_merge, v_work || '.plain', p_is_forced);
+    perform syncline.write_typed(p_build.entity, format('create unlogged table %s.rows as %s', v_work, v_model), p_is_all);
+    perform syncline.open_kept(p_build.entity);
+    execute format(
+        'insert into %s.kept select distinct _key, true from syncline.row_errors
+        where build_id = $1 and severity = ''error'' and _key is not null',
+        v_work
+    ) using p_build.build_id;
+    get diagnostics v_count = row_count;
+    if v_count > 0 then
+        execute format('delete from %1$s.rows as r using %1$s.kept where r._key = kept._key', v_work);
+    end if;
+    perform syncline.reject_repeats(p_build, p_spec, p_merge);
+    perform syncline.stash_conflicts(p_build, p_merge);
     if p_spec ->> 'on_missing' = 'keep' then
         execute format(
             'insert into %1$s.kept
@@ -76,10 +99,13 @@ begin
             case when p_is_all then '' else format('exists (select 1 from %s.changed where changed._key = base._key) and', v_work) end,
             syncline.keys_that_are_here(p_build, p_spec)
         );
+    elsif p_spec ->> 'on_missing' = 'mark' then
+        perform syncline.mark_missing(p_build, p_base, p_spec, p_is_all);
     end if;
+    perform syncline.apply_overrides(p_build, p_base, p_merge, p_is_all);
     execute format('analyze %1$s.rows, %1$s.kept', v_work);
     execute format(
-        'create unlogged table %1$s.differing as
+        'insert into %1$s.differing
         select distinct _key
         from (
             select _key
@@ -87,7 +113,7 @@ begin
                 select _key, %2$s as row_hash, 1 as side from %1$s.rows
                 union all
                 select _key, %2$s, -1 from %1$s.base
-                where %3$s not exists (select 1 from %1$s.kept where kept._key = base._key)
+                where %3$s not exists (select 1 from %1$s.kept where kept._key = base._key and not kept.is_carried)
             ) as both_sides
             group by _key, row_hash
             having sum(side) <> 0
@@ -99,8 +125,90 @@ begin
     perform syncline.reject_collisions(p_build, p_spec -> 'unique_key', p_spec -> 'streams');
 end
 $$;
-comment on function syncline.find_differing(syncline.builds, syncline.builds, text, text, jsonb, boolean) is
+comment on function syncline.find_differing(syncline.builds, syncline.builds, text, text, jsonb, jsonb, boolean, boolean) is
 'Fills `rows`, `kept` and `differing`: the keys whose rows come out otherwise than in the active version.';
+
+create or replace function syncline.build_sql(
+    p_build syncline.builds, p_sql text, p_merge jsonb, p_active text, p_is_forced boolean
+) returns text
+language plpgsql stable
+as $$
+declare
+    v_work text := format('%I', 'syncline_' || p_build.entity);
+    v_columns jsonb := jsonb_path_query_array(p_build.columns, '$[*] ? (@.name != "_missing_since")');
+    v_sql text := p_sql;
+begin
+    if p_merge is not null and exists (
+        select 1 from syncline.overrides_in_force(p_build.entity, p_build.last_touch) as o where o.source is not null
+    ) then
+        -- Where people trust one source, what it says is wanted though nobody disagrees.
+        v_sql := replace(
+            v_sql, 'syncline.explains(',
+            format(
+                'exists (select 1 from syncline.overrides_in_force(%L, %s) as trusted where trusted.source is not null and trusted._key = ',
+                p_build.entity, p_build.last_touch
+            )
+        );
+    end if;
+    v_sql := syncline.settled_sql(v_sql, v_columns, p_merge, p_active, p_is_forced);
+    if p_build.columns @> '[{"name": "_missing_since"}]' then
+        v_sql := format('select present.*, null::timestamptz as _missing_since from (%s) as present', v_sql);
+    end if;
+    return v_sql;
+end
+$$;
+comment on function syncline.build_sql(syncline.builds, text, jsonb, text, boolean) is
+'The statement that gives the rows of an entity: the model''s own, what merged() leaves to the build settled against the active version, and the mark of missing records.';
+
+create or replace function syncline.open_kept(p_entity text) returns void
+language plpgsql
+as $$
+begin
+    execute format(
+        'create unlogged table %1$I.kept (
+            _key text primary key, is_rejected boolean not null, is_carried boolean not null default false
+        );
+        create unlogged table %1$I.differing (_key text not null)',
+        'syncline_' || p_entity
+    );
+end
+$$;
+comment on function syncline.open_kept(text) is 'Makes `kept` and `differing`, empty.';
+
+create or replace function syncline.mark_missing(
+    p_build syncline.builds, p_base syncline.builds, p_spec jsonb, p_is_all boolean
+) returns void
+language plpgsql
+as $$
+declare
+    v_list text;
+    v_marked text;
+begin
+    select
+        string_agg(quote_ident(c.name), ', ' order by c.place),
+        string_agg(
+            case when c.name = '_missing_since' then 'coalesce(plain._missing_since, $1)' else format('plain.%I', c.name) end,
+            ', ' order by c.place
+        )
+    into v_list, v_marked
+    from rows from (jsonb_to_recordset(p_build.columns) as (name text)) with ordinality as c (name, place);
+    -- The time is that of the loads, so that building twice gives the same.
+    execute format(
+        'insert into %1$I.rows (%2$s)
+        select %3$s from %1$I.plain
+        where %4$s not exists (select 1 from %1$I.kept where kept._key = plain._key)
+            and not exists (select 1 from (%5$s) as here where here._key = plain._key)',
+        'syncline_' || p_build.entity, v_list, v_marked,
+        case when p_is_all then '' else format('exists (select 1 from %I.changed where changed._key = plain._key) and', 'syncline_' || p_build.entity) end,
+        syncline.keys_that_are_here(p_build, p_spec)
+    ) using coalesce(
+        (select max(l.finished_at) from syncline.loads as l inner join jsonb_each_text(p_build.loads) as used on l.load_id = used.value::bigint),
+        p_base.created_at
+    );
+end
+$$;
+comment on function syncline.mark_missing(syncline.builds, syncline.builds, jsonb, boolean) is
+'Lets rows without a live record stay, with the time since when it is missing.';
 
 create or replace function syncline.write_typed(p_entity text, p_statement text, p_is_all boolean) returns bigint
 language plpgsql
@@ -249,7 +357,10 @@ begin
         'with losers as (%1$s),
         unwritten as (delete from %2$s.differing using losers where differing._key = losers.origin),
         dropped as (delete from %2$s.rows as r using losers where r._key = losers.origin),
-        kept as (insert into %2$s.kept select origin, true from losers)
+        kept as (
+            insert into %2$s.kept select origin, true from losers
+            on conflict (_key) do update set is_rejected = true, is_carried = false
+        )
         select syncline.add_row_error(
             origin, (select min(record._ordinal) from (%5$s) as record where record._key = origin),
             %3$L, null, identity::text, %4$L, ''error''

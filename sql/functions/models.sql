@@ -1,32 +1,50 @@
 -- What a model's SQL may be, judged by Postgres' own rules and plans.
 
-create or replace function syncline.check_model(
-    p_entity text, p_sql text, p_is_full boolean, p_unique_key jsonb, p_streams jsonb
-) returns jsonb
+create or replace function syncline.check_model(p_spec jsonb, p_sql text, p_merge jsonb) returns jsonb
 language plpgsql
 as $$
 declare
-    v_view text := format('%I.model', 'syncline_' || p_entity);
+    v_entity text := p_spec ->> 'entity';
+    v_view text := format('%I.model', 'syncline_' || v_entity);
     v_columns jsonb;
     v_function text;
     v_missing text;
 begin
-    perform syncline.open_stubs(p_entity, p_streams);
-    execute format('create view %s as %s', v_view, p_sql);
+    perform syncline.open_stubs(v_entity, p_spec -> 'streams');
+    if p_merge is not null then
+        perform syncline.check_merged_types(v_entity, p_sql, p_merge);
+    end if;
+    begin
+        execute format('create view %s as %s', v_view, p_sql);
+    exception when undefined_column or undefined_function or datatype_mismatch then
+        if p_merge is null then
+            raise;
+        end if;
+        raise exception using
+            errcode = 'SY212',
+            message = format('%s: %s', v_entity, sqlerrm),
+            hint = 'Each source in a field''s priority must have the field in its staging model, of the same type, which has an equality (jsonb, not json).';
+    end;
     v_columns := syncline.table_columns(v_view::regclass);
+    if p_merge is not null then
+        perform syncline.check_merge(v_entity, p_sql, p_merge, v_columns);
+        v_columns := jsonb_path_query_array(
+            v_columns, '$[*] ? (!(@.name == $hidden[*]))', jsonb_build_object('hidden', syncline.hidden_columns(p_merge))
+        );
+    end if;
     if not jsonb_path_exists(v_columns, '$[*] ? (@.name == "_key" && @.type starts with "text")') then
         raise exception using
             errcode = 'SY207',
-            message = format('%s has no column _key of type text', p_entity),
+            message = format('%s has no column _key of type text', v_entity),
             hint = 'Select _key from the source, unchanged: it says which record a row came from.';
     end if;
     select string_agg(name, ', ') into v_missing
-    from jsonb_array_elements_text(p_unique_key) as name
+    from jsonb_array_elements_text(p_spec -> 'unique_key') as name
     where not v_columns @> jsonb_build_array(jsonb_build_object('name', name));
     if v_missing is not null then
         raise exception using
             errcode = 'SY207',
-            message = format('%s has no column %s, which its unique_key names', p_entity, v_missing),
+            message = format('%s has no column %s, which its unique_key names', v_entity, v_missing),
             hint = 'Name columns of the model in unique_key.';
     end if;
     select proc.oid::regprocedure::text into v_function
@@ -38,21 +56,24 @@ begin
     if v_function is not null then
         raise exception using
             errcode = 'SY208',
-            message = format('%s uses %s, which gives another value each time', p_entity, v_function),
+            message = format('%s uses %s, which gives another value each time', v_entity, v_function),
             hint = 'A build must give the same rows for the same records: take the value from the record, or use a column default downstream.';
     end if;
-    if not p_is_full then
-        perform syncline.check_row_local(p_entity, p_sql);
+    if p_spec ->> 'delta' <> 'full' then
+        perform syncline.check_row_local(v_entity, p_sql, p_merge is not null);
     end if;
     execute format('drop view %s', v_view);
-    perform syncline.close_stubs(p_entity, p_streams);
+    perform syncline.close_stubs(v_entity, p_spec -> 'streams');
+    if p_spec ->> 'on_missing' = 'mark' then
+        v_columns := v_columns || '[{"name": "_missing_since", "type": "timestamp with time zone"}]'::jsonb;
+    end if;
     return v_columns;
 end
 $$;
-comment on function syncline.check_model(text, text, boolean, jsonb, jsonb) is
-'The columns of a model''s SQL; raises SY207 to SY209 where it lacks a column, is volatile, or is not row-local.';
+comment on function syncline.check_model(jsonb, text, jsonb) is
+'The columns of the entity that a model''s SQL makes; raises SY207 to SY213 where it lacks a column, is volatile, is not row-local, or merges what cannot be merged.';
 
-create or replace function syncline.check_row_local(p_entity text, p_sql text) returns void
+create or replace function syncline.check_row_local(p_entity text, p_sql text, p_is_merged boolean) returns void
 language plpgsql
 as $$
 declare
@@ -65,8 +86,8 @@ begin
     from jsonb_path_query(v_plan, 'strict $.** ? (exists (@."Relation Name"))') as scan
     where scan ->> 'Schema' !~ ('^syncline[0-9]+_' || p_entity || '$')
     limit 1;
-    v_reason := coalesce(v_reason, syncline.reason_not_row_local(v_plan));
-    if v_reason is null and syncline.count_scans(v_plan) <> 1 then
+    v_reason := coalesce(v_reason, syncline.reason_not_row_local(v_plan, p_is_merged));
+    if v_reason is null and not p_is_merged and syncline.count_scans(v_plan) <> 1 then
         v_reason := 'it does not read exactly one stream, once';
     end if;
     if v_reason is not null then
@@ -77,7 +98,7 @@ begin
     end if;
 end
 $$;
-comment on function syncline.check_row_local(text, text) is
+comment on function syncline.check_row_local(text, text, boolean) is
 'Raises SY209 where a row of the model is not made from one record alone, by Postgres'' own plan.';
 
 create or replace function syncline.count_scans(p_plan jsonb) returns integer
@@ -88,7 +109,7 @@ as $$
 $$;
 comment on function syncline.count_scans(jsonb) is 'How many scans of tables a plan holds.';
 
-create or replace function syncline.reason_not_row_local(p_plan jsonb) returns text
+create or replace function syncline.reason_not_row_local(p_plan jsonb, p_is_merged boolean) returns text
 language plpgsql stable
 as $$
 declare
@@ -105,8 +126,13 @@ begin
     if v_node in ('Nested Loop', 'Hash Join', 'Merge Join') then
         v_left := syncline.count_scans(p_plan -> 'Plans' -> 0);
         v_right := syncline.count_scans(p_plan -> 'Plans' -> 1);
-        if (v_left > 0 and v_right > 0)
-            or not (p_plan ->> 'Join Type' = 'Inner' or (p_plan ->> 'Join Type' in ('Left', 'Semi', 'Anti') and v_left > 0)) then
+        if v_left > 0 and v_right > 0 then
+            if not p_is_merged then
+                return 'it joins';
+            elsif not syncline.joins_by_key(p_plan) then
+                return 'its staging models are joined by something else than the key of their streams';
+            end if;
+        elsif not (p_plan ->> 'Join Type' = 'Inner' or (p_plan ->> 'Join Type' in ('Left', 'Semi', 'Anti') and v_left > 0)) then
             return 'it joins';
         end if;
     elsif v_node not in (
@@ -128,7 +154,7 @@ begin
         if v_child ->> 'Parent Relationship' = 'SubPlan' and syncline.count_scans(v_child) > 0 then
             return 'it reads a stream in a subquery';
         end if;
-        v_reason := syncline.reason_not_row_local(v_child);
+        v_reason := syncline.reason_not_row_local(v_child, p_is_merged);
         if v_reason is not null then
             return v_reason;
         end if;
@@ -136,8 +162,20 @@ begin
     return null;
 end
 $$;
-comment on function syncline.reason_not_row_local(jsonb) is
-'Why a plan does more than read records one by one and unnest them; null where it does not.';
+comment on function syncline.reason_not_row_local(jsonb, boolean) is
+'Why a plan does more than read records one by one and unnest them, or, for merged(), join them by _key; null where it does not.';
+
+create or replace function syncline.joins_by_key(p_plan jsonb) returns boolean
+language sql immutable
+as $$
+    select
+        not p_plan ? 'Join Filter'
+        and regexp_replace(
+            coalesce(p_plan ->> 'Hash Cond', p_plan ->> 'Merge Cond', 'none'),
+            '("[^"]+"|\w+)\._key|COALESCE|[(),= ]', '', 'g'
+        ) = ''
+$$;
+comment on function syncline.joins_by_key(jsonb) is 'Whether a step of a plan joins by the keys of streams alone.';
 
 create or replace function syncline.mapping(p_sql text)
 returns table (column_name text, path text, type text, is_required boolean)

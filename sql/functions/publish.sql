@@ -138,6 +138,7 @@ language plpgsql
 as $$
 declare
     v_publication bigint;
+    v_at timestamptz;
     v_until timestamptz;
     v_item record;
     v_reason text;
@@ -151,10 +152,10 @@ begin
     end if;
     perform pg_advisory_xact_lock(syncline.lock_class('publish'), 0);
     perform 1 from syncline.entities where next_build = any(p_builds) order by entity for update;
-    insert into syncline.publications (run_id) values (syncline.session_run()) returning publication_id into v_publication;
-    v_until := clock_timestamp() + interval '100 ms';
+    v_publication := syncline.open_publication(null);
+    select published_at into v_at from syncline.publications where publication_id = v_publication;
     for v_item in
-        select b.*, e.schema_name, e.current_build, e.next_build, e.held_at, base.loads as base_loads_now
+        select b as build, e as entity_row, b.*, e.current_build, e.next_build, e.held_at, base.loads as base_loads_now
         from unnest(p_builds) as wanted (build_id)
         inner join syncline.builds as b on wanted.build_id = b.build_id
         inner join syncline.entities as e on b.entity = e.entity
@@ -183,13 +184,26 @@ begin
                 message = format('the candidate of %s cannot be published: %s', v_item.entity, v_reason),
                 hint = 'Run again to build a new candidate.';
         end if;
+        perform syncline.record_swap(v_publication, v_item.entity_row, v_item.build, v_at);
+        perform syncline.apply_conflicts(v_item.build_id);
+        delete from syncline.conflict_findings where build_id = v_item.current_build;
+    end loop;
+    -- From here on readers may have to wait.
+    v_until := clock_timestamp() + interval '100 ms';
+    for v_item in
+        select b.*, e.schema_name, e.current_build, syncline.may_recreate(b.signature) as may_recreate
+        from syncline.builds as b
+        inner join syncline.entities as e on b.entity = e.entity
+        where b.build_id = any(p_builds)
+        order by b.entity
+    loop
         -- Each lock waits for what is left of the 100 ms: a waiting lock queues every later reader.
         perform set_config(
             'lock_timeout',
             greatest(1, ceil(extract(milliseconds from v_until - clock_timestamp())))::integer || 'ms',
             true
         );
-        perform syncline.point_view(v_item.schema_name, v_item.entity || '_current', v_item.entity || '_v' || v_item.version);
+        perform syncline.point_current(v_item.schema_name, v_item.entity, v_item.version, v_item.may_recreate);
         update syncline.builds set state = 'retired' where build_id = v_item.current_build;
         update syncline.builds set state = 'current', publication_id = v_publication where build_id = v_item.build_id;
         update syncline.entities set
@@ -201,6 +215,19 @@ end
 $$;
 comment on function syncline.publish(bigint[], boolean) is
 'Points the current views of these builds'' entities at them in the caller''s transaction: all or none. Raises SY303 where one is not what was checked any more, and 55P03 where a view''s lock cannot be had within 100 ms.';
+
+create or replace function syncline.open_publication(p_rolls_back bigint) returns bigint
+language sql
+as $$
+    -- Times of publications rise, whatever the clock does: histories are read by them.
+    insert into syncline.publications (run_id, rolls_back, published_at)
+    select
+        syncline.session_run(), p_rolls_back,
+        greatest(clock_timestamp(), (select max(published_at) from syncline.publications) + interval '1 microsecond')
+    returning publication_id
+$$;
+comment on function syncline.open_publication(bigint) is
+'The row of a publish, or of a rollback of one, under the lock that lets one be at a time; returns its number.';
 
 create or replace function syncline.announce(p_publication_id bigint) returns void
 language sql
@@ -272,6 +299,8 @@ language plpgsql
 as $$
 declare
     v_publication bigint;
+    v_return bigint;
+    v_at timestamptz;
     v_entities text[];
     v_until timestamptz;
     v_item record;
@@ -295,12 +324,22 @@ begin
     end if;
     perform 1 from syncline.entities where entity = any(v_entities) order by entity for update;
     perform set_config('syncline.is_swapping', 'on', true);
+    v_return := syncline.open_publication(v_publication);
+    select published_at into v_at from syncline.publications where publication_id = v_return;
+    perform syncline.record_swap(v_return, e, older, v_at), syncline.restore_conflicts(e.current_build)
+    from syncline.entities as e
+    inner join syncline.builds as older
+        on e.entity = older.entity and older.version = 3 - e.current_version and older.state = 'retired'
+    where e.entity = any(v_entities);
     v_until := clock_timestamp() + interval '100 ms';
     for v_item in
-        select e.*, older.build_id as older_build, older.version as older_version
+        select
+            e.*, older.build_id as older_build, older.version as older_version,
+            syncline.may_recreate(older.signature) or syncline.may_recreate(newer.signature) as may_recreate
         from syncline.entities as e
         left join syncline.builds as older
             on e.entity = older.entity and older.version = 3 - e.current_version and older.state = 'retired'
+        left join syncline.builds as newer on e.current_build = newer.build_id
         where e.entity = any(v_entities)
         order by e.entity
     loop
@@ -315,7 +354,8 @@ begin
             greatest(1, ceil(extract(milliseconds from v_until - clock_timestamp())))::integer || 'ms',
             true
         );
-        perform syncline.point_view(v_item.schema_name, v_item.entity || '_current', v_item.entity || '_v' || v_item.older_version);
+        perform syncline.point_current(v_item.schema_name, v_item.entity, v_item.older_version, v_item.may_recreate);
+        delete from syncline.conflict_findings where build_id = v_item.next_build;
         update syncline.builds set state = 'superseded' where build_id in (v_item.current_build, v_item.next_build);
         update syncline.builds set state = 'current' where build_id = v_item.older_build;
         update syncline.entities set

@@ -31,6 +31,10 @@ begin
     perform syncline.drop_version(p_entity, v_row.schema_name, 1::smallint);
     perform syncline.drop_version(p_entity, v_row.schema_name, 2::smallint);
     execute format('drop table if exists %I.%I', v_row.schema_name, p_entity || '_delta');
+    execute format(
+        'drop function if exists %1$I.%2$I(timestamptz); drop table if exists %1$I.%3$I',
+        v_row.schema_name, p_entity || '_as_of', p_entity || '_history'
+    );
     delete from syncline.row_errors where entity = p_entity;
     delete from syncline.builds where entity = p_entity;
     delete from syncline.entities where entity = p_entity;
@@ -42,7 +46,7 @@ exception when dependent_objects_still_exist then
 end
 $$;
 comment on function syncline.drop_entity(text) is
-'Drops an entity for good: its views, both versions, delta, builds and row errors. Refuses (SY304, SY203) where another entity or object reads it.';
+'Drops an entity for good: its views, both versions, delta, history, changes, conflicts, overrides, builds and row errors; external references stay. Refuses (SY304, SY203) where another entity or object reads it.';
 
 create or replace function syncline.drop_stream(p_source text, p_stream text) returns void
 language plpgsql

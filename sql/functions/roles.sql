@@ -134,6 +134,7 @@ begin
     perform syncline.grant_control(syncline.role_for('runner'));
     perform syncline.own_data(syncline.role_for('runner'));
     perform syncline.grant_current(schema_name, entity) from syncline.entities;
+    perform syncline.grant_history(schema_name, entity) from syncline.entities;
 end
 $$;
 comment on function syncline.renew_grants() is
@@ -261,3 +262,20 @@ begin
 end
 $$;
 comment on function syncline.grant_current(text, text) is 'Lets the reader, where there is one, read what is published of an entity.';
+
+create or replace function syncline.grant_history(p_schema text, p_entity text) returns void
+language plpgsql
+as $$
+declare
+    v_reader name := syncline.role_for('reader');
+    v_history regclass := to_regclass(format('%I.%I', p_schema, p_entity || '_history'));
+begin
+    if v_reader is null or v_history is null then
+        return;
+    end if;
+    if not has_table_privilege(v_reader, v_history, 'select') then
+        execute format('grant select on %s to %I', v_history, v_reader);
+    end if;
+end
+$$;
+comment on function syncline.grant_history(text, text) is 'Lets the reader, where there is one, read the history of an entity.';

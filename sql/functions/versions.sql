@@ -1,6 +1,8 @@
 -- Writing a version: its table, its indexes, in place or anew.
 
-create or replace function syncline.write_first(p_build syncline.builds, p_schema text, p_sql text, p_spec jsonb)
+create or replace function syncline.write_first(
+    p_build syncline.builds, p_schema text, p_sql text, p_spec jsonb, p_merge jsonb
+)
 returns syncline.builds
 language plpgsql
 as $$
@@ -12,20 +14,28 @@ begin
     perform syncline.open_substitutes(p_build.entity, p_spec -> 'streams', p_build.loads, true);
     perform syncline.open_placeholder(p_build, p_schema);
     perform syncline.drop_version(p_build.entity, p_schema, p_build.version);
-    v_build.rows_total := syncline.write_typed(p_build.entity, format('create table %s as %s', v_table, p_sql), true);
-    execute format('create unlogged table %s.kept (_key text primary key, is_rejected boolean not null)', v_work);
-    execute format('create unlogged table %s.differing (_key text not null)', v_work);
+    v_build.rows_total := syncline.write_typed(
+        p_build.entity, format('create table %s as %s', v_table, syncline.build_sql(p_build, p_sql, p_merge, null, false)), true
+    );
+    perform syncline.open_kept(p_build.entity);
+    if p_merge is not null then
+        execute format('create view %s.rows as select * from %s', v_work, v_table);
+        perform syncline.stash_conflicts(p_build, p_merge);
+        execute format('drop view %s.rows; alter table %s drop column _conflicts', v_work, v_table);
+    end if;
     execute format('create view %s.rows as select * from %s', v_work, v_table);
     execute format('create view %s.base as select * from %s where false', v_work, v_table);
     execute format(
         'with rejected as (
             insert into %1$s.kept
-            select distinct _key, true from syncline.row_errors where build_id = $1 and severity = ''error''
+            select distinct _key, true from syncline.row_errors
+            where build_id = $1 and severity = ''error'' and _key is not null
             returning _key
         )
         delete from %2$s as written using rejected where written._key = rejected._key',
         v_work, v_table
     ) using p_build.build_id;
+    perform syncline.reject_repeats(p_build, p_spec, p_merge);
     begin
         perform syncline.index_version(p_build.entity, p_schema, p_build.version, p_spec);
     exception when unique_violation then
@@ -48,7 +58,7 @@ begin
     return v_build;
 end
 $$;
-comment on function syncline.write_first(syncline.builds, text, text, jsonb) is
+comment on function syncline.write_first(syncline.builds, text, text, jsonb, jsonb) is
 'Writes the first version of an entity straight from the model, indexes after the data.';
 
 create or replace function syncline.open_placeholder(p_build syncline.builds, p_schema text) returns void
@@ -65,7 +75,7 @@ begin
         begin
             perform syncline.execute_politely(format('drop view %s', v_current), v_current::regclass);
         exception when dependent_objects_still_exist then
-            perform syncline.check_view_can_take(v_current::regclass, p_build.columns);
+            perform syncline.check_view_can_take(v_current::regclass, p_build.columns, false);
         end;
     end if;
     if to_regclass(v_other) is not null and not syncline.same_columns(syncline.table_columns(v_other::regclass), p_build.columns) then

@@ -37,12 +37,16 @@ as $$
 $$;
 comment on function syncline.dependents(regclass) is 'The views that read a relation.';
 
-create or replace function syncline.check_view_can_take(p_view regclass, p_columns jsonb) returns void
+create or replace function syncline.check_view_can_take(p_view regclass, p_columns jsonb, p_may_recreate boolean)
+returns void
 language plpgsql
 as $$
 declare
     v_lost text;
 begin
+    if p_may_recreate and syncline.dependents(p_view) = '{}' then
+        return;
+    end if;
     select string_agg(
         case
             when new.name is null then format('%s is gone', old.name)
@@ -57,14 +61,113 @@ begin
             errcode = 'SY203',
             message = format('%s cannot take this change: %s', p_view, v_lost),
             hint = format(
-                'Readers rely on these columns%s. Keep them (a dropped one as `null::type as name`), or give the entity a new name.',
+                case
+                    when p_may_recreate then 'To make the view anew, which on_schema_change=''recreate'' allows, nothing else may read it%s: drop these first.'
+                    else 'Readers rely on these columns%s. Keep them (a dropped one as `null::type as name`), or say on_schema_change=''recreate''.'
+                end,
                 coalesce(' (views: ' || nullif(array_to_string(syncline.dependents(p_view), ', '), '') || ')', '')
             );
     end if;
 end
 $$;
-comment on function syncline.check_view_can_take(regclass, jsonb) is
-'Raises SY203 where a column that the view shows is dropped, renamed or retyped.';
+comment on function syncline.check_view_can_take(regclass, jsonb, boolean) is
+'Raises SY203 where a column that the view shows is dropped, renamed or retyped, unless the view may be made anew and nothing else reads it.';
+
+create or replace function syncline.may_recreate(p_signature text) returns boolean
+language sql stable
+as $$
+    select coalesce(
+        (select spec ->> 'on_schema_change' = 'recreate' from syncline.models where signature = p_signature), false
+    )
+$$;
+comment on function syncline.may_recreate(text) is 'Whether the model of this signature says `on_schema_change: recreate`.';
+
+create or replace function syncline.point_current(
+    p_schema text, p_entity text, p_version smallint, p_may_recreate boolean
+) returns void
+language plpgsql
+as $$
+declare
+    v_view regclass := to_regclass(format('%I.%I', p_schema, p_entity || '_current'));
+    v_table regclass := format('%I.%I', p_schema, p_entity || '_v' || p_version);
+begin
+    if not p_may_recreate or syncline.table_columns(v_view) <@ syncline.table_columns(v_table) then
+        perform syncline.point_view(p_schema, p_entity || '_current', p_entity || '_v' || p_version);
+        return;
+    end if;
+    perform syncline.recreate_view(v_view, p_schema, p_entity || '_current', p_entity || '_v' || p_version);
+exception when dependent_objects_still_exist then
+    perform syncline.check_view_can_take(v_view, syncline.table_columns(v_table), true);
+end
+$$;
+comment on function syncline.point_current(text, text, smallint, boolean) is
+'Points an entity''s current view at a version; makes it anew where that lacks columns and the model allows it. Raises SY203 where other objects read it then.';
+
+create or replace function syncline.recreate_view(p_old regclass, p_schema text, p_view text, p_table text) returns void
+language plpgsql
+as $$
+declare
+    v_old pg_catalog.pg_class;
+    v_statements text[];
+    v_statement text;
+begin
+    select * into v_old from pg_catalog.pg_class where oid = p_old;
+    -- What hangs on the old view is written down as statements first: it goes with it.
+    select array_agg(made.statement order by made.place) into v_statements
+    from (
+        select
+            1 as place,
+            format('alter view %I.%I owner to %I', p_schema, p_view, pg_get_userbyid(v_old.relowner)) as statement
+        union all
+        select 2, format('revoke all on %I.%I from %I', p_schema, p_view, pg_get_userbyid(v_old.relowner))
+        where v_old.relacl is not null
+        union all
+        select
+            3,
+            format(
+                'grant %s on %I.%I to %s %s', given.privilege_type, p_schema, p_view,
+                case when given.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(given.grantee)) end,
+                case when given.is_grantable then 'with grant option' end
+            )
+        from aclexplode(v_old.relacl) as given
+        union all
+        select
+            4,
+            format(
+                'grant %s (%I) on %I.%I to %s %s', given.privilege_type, att.attname, p_schema, p_view,
+                case when given.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(given.grantee)) end,
+                case when given.is_grantable then 'with grant option' end
+            )
+        from pg_catalog.pg_attribute as att, aclexplode(att.attacl) as given
+        where att.attrelid = p_old and not att.attisdropped
+            and syncline.table_columns(format('%I.%I', p_schema, p_table)::regclass)
+            @> jsonb_build_array(jsonb_build_object('name', att.attname))
+        union all
+        select 5, format('comment on view %I.%I is %L', p_schema, p_view, obj_description(p_old, 'pg_class'))
+        where obj_description(p_old, 'pg_class') is not null
+        union all
+        select 6, format('comment on column %I.%I.%I is %L', p_schema, p_view, att.attname, col_description(p_old, att.attnum))
+        from pg_catalog.pg_attribute as att
+        where att.attrelid = p_old and col_description(p_old, att.attnum) is not null
+            and syncline.table_columns(format('%I.%I', p_schema, p_table)::regclass)
+            @> jsonb_build_array(jsonb_build_object('name', att.attname))
+    ) as made;
+    execute format('drop view %s', p_old);
+    execute format(
+        'create view %I.%I %s as select * from %I.%I', p_schema, p_view,
+        (
+            select 'with (' || string_agg(format('%I = %L', split_part(o, '=', 1), split_part(o, '=', 2)), ', ') || ')'
+            from unnest(v_old.reloptions) as o
+        ),
+        p_schema, p_table
+    );
+    foreach v_statement in array coalesce(v_statements, '{}') loop
+        execute v_statement;
+    end loop;
+end
+$$;
+comment on function syncline.recreate_view(regclass, text, text, text) is
+'Makes a view anew on a table, with the owner, grants, options and comments of the old one; never what depends on it.';
 
 create or replace function syncline.point_view(p_schema text, p_view text, p_table text) returns void
 language plpgsql

@@ -73,6 +73,7 @@ create table syncline.conflict_findings (
     winner text,
     rule text,
     before jsonb,
+    is_applied boolean not null default false,
     primary key (build_id, _key, column_name)
 );
 comment on table syncline.conflict_findings is
@@ -108,3 +109,11 @@ create table syncline.external_refs (
 create index external_refs_gone_idx on syncline.external_refs (gone_at) where gone_at is not null;
 create index external_refs_entity_idx on syncline.external_refs (entity);
 comment on table syncline.external_refs is 'Stable internal ids of records elsewhere, by type, source and external key.';
+
+-- Their successors take more arguments, or others.
+drop function if exists syncline.check_model(text, text, boolean, jsonb, jsonb);
+drop function if exists syncline.check_row_local(text, text);
+drop function if exists syncline.reason_not_row_local(jsonb);
+drop function if exists syncline.find_differing(syncline.builds, syncline.builds, text, text, jsonb, boolean);
+drop function if exists syncline.write_first(syncline.builds, text, text, jsonb);
+drop function if exists syncline.check_view_can_take(regclass, jsonb);

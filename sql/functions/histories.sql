@@ -1,0 +1,109 @@
+-- <entity>_history of models that say `history: true`: every row as it was published, from when to when.
+
+create or replace function syncline.open_history(p_row syncline.entities, p_version smallint, p_at timestamptz) returns boolean
+language plpgsql
+as $$
+declare
+    v_name text := p_row.entity || '_history';
+    v_history text := format('%I.%I', p_row.schema_name, v_name);
+    v_table regclass := format('%I.%I', p_row.schema_name, p_row.entity || '_v' || p_version);
+    v_columns text;
+    v_old record;
+    v_is_retyped boolean := false;
+begin
+    if to_regclass(v_history) is null then
+        select string_agg(format('%I %s', c.name, c.type), ', ') into v_columns
+        from jsonb_to_recordset(syncline.table_columns(v_table)) as c (name text, type text);
+        execute format('create table %s (%s, _valid_from timestamptz not null, _valid_to timestamptz)', v_history, v_columns);
+        execute format('create index %I on %s (_key)', v_name || '_' || left(md5('_key'), 8), v_history);
+        execute format(
+            'comment on table %s is %L', v_history,
+            'Each row of ' || p_row.entity || ' as it was published, from _valid_from until _valid_to; null where it still is.'
+        );
+        execute format(
+            'create or replace function %I.%I(p_at timestamptz) returns setof %s language sql stable
+            as ''select * from %s where _valid_from <= p_at and (_valid_to > p_at or _valid_to is null)''',
+            p_row.schema_name, p_row.entity || '_as_of', v_history, v_history
+        );
+        execute format(
+            'comment on function %I.%I(timestamptz) is %L', p_row.schema_name, p_row.entity || '_as_of',
+            'The rows of ' || p_row.entity || ' as they were published at this time.'
+        );
+        perform syncline.grant_history(p_row.schema_name, p_row.entity);
+        return true;
+    end if;
+    -- A column that got another type keeps its past under another name.
+    for v_old in
+        select old.name, old.type
+        from jsonb_to_recordset(syncline.table_columns(v_history::regclass)) as old (name text, type text)
+        inner join jsonb_to_recordset(syncline.table_columns(v_table)) as new (name text, type text)
+            on old.name = new.name and old.type <> new.type
+    loop
+        execute format(
+            'alter table %s rename column %I to %I', v_history, v_old.name,
+            left(v_old.name, 30) || '_until_' || to_char(p_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS')
+        );
+        v_is_retyped := true;
+    end loop;
+    select string_agg(format('add column %I %s', new.name, new.type), ', ') into v_columns
+    from jsonb_to_recordset(syncline.table_columns(v_table)) as new (name text, type text)
+    where not syncline.table_columns(v_history::regclass) @> jsonb_build_array(jsonb_build_object('name', new.name));
+    if v_columns is not null then
+        execute format('alter table %s %s', v_history, v_columns);
+    end if;
+    return v_is_retyped;
+end
+$$;
+comment on function syncline.open_history(syncline.entities, smallint, timestamptz) is
+'Makes the history of an entity, or adds the columns that it lacks; returns whether all rows are to be written.';
+
+create or replace function syncline.record_history(
+    p_row syncline.entities, p_build syncline.builds, p_spec jsonb, p_at timestamptz, p_is_all boolean
+) returns void
+language plpgsql
+as $$
+declare
+    v_history text := format('%I.%I', p_row.schema_name, p_row.entity || '_history');
+    v_table text := format('%I.%I', p_row.schema_name, p_row.entity || '_v' || p_build.version);
+    v_list text;
+    v_hash text;
+    v_is_all boolean;
+    v_keys text;
+begin
+    if not coalesce((p_spec ->> 'history')::boolean, false) then
+        return;
+    end if;
+    v_is_all := syncline.open_history(p_row, p_build.version, p_at) or p_is_all;
+    select string_agg(quote_ident(name), ', '), format('md5(record_send(row(%s)))', string_agg(quote_ident(name), ', ' order by name))
+    into v_list, v_hash
+    from jsonb_to_recordset(syncline.table_columns(v_table::regclass)) as c (name text);
+    v_keys := case when v_is_all then 'true' else format('_key in (select delta._key from %I.%I as delta)', p_row.schema_name, p_row.entity || '_delta') end;
+    execute format(
+        'with before as (
+            select ctid as row_id, _key, %1$s as row_hash, row_number() over (partition by _key, %1$s) as place
+            from %2$s where _valid_to is null and %3$s
+        ),
+        after as (
+            select *, %1$s as row_hash, row_number() over (partition by _key, %1$s) as place
+            from %4$s where %3$s
+        ),
+        closed as (
+            update %2$s as history set _valid_to = $1
+            from before
+            where history.ctid = before.row_id and not exists (
+                select 1 from after
+                where after._key = before._key and after.row_hash = before.row_hash and after.place = before.place
+            )
+        )
+        insert into %2$s (%5$s, _valid_from)
+        select %5$s, $1 from after
+        where not exists (
+            select 1 from before
+            where before._key = after._key and before.row_hash = after.row_hash and before.place = after.place
+        )',
+        v_hash, v_history, v_keys, v_table, v_list
+    ) using p_at;
+end
+$$;
+comment on function syncline.record_history(syncline.entities, syncline.builds, jsonb, timestamptz, boolean) is
+'Ends the rows that a swap takes away and begins those that it brings, of an entity with history: those in delta, or all.';

@@ -141,6 +141,19 @@ as $$ select syncline.is_castable(p_value, p_type) and syncline.has_form(p_value
 comment on function syncline.is_valid(text, text) is
 'Whether typed() takes the text as a value of the type; null for null.';
 
+-- Nothing else may be asked of the text of an exact transform: in a build's first try its cast is the check.
+create or replace function syncline.is_valid(p_value text, p_type text, p_transform text) returns boolean
+language sql stable
+as $$ select syncline.is_castable(p_value, p_type) is not false $$;
+comment on function syncline.is_valid(text, text, text) is
+'Whether the text that a transform gave is a value of the type; true for null.';
+
+create or replace function syncline.has_form(p_value text, p_type text, p_transform text) returns boolean
+language sql immutable parallel safe
+as $$ select true $$;
+comment on function syncline.has_form(text, text, text) is
+'True: a transform gives one form only.';
+
 create or replace function syncline.array_literal(p_value jsonb, p_of_json boolean) returns text
 language sql immutable parallel safe
 as $$

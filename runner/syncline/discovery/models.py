@@ -10,7 +10,7 @@ from syncline.config import Project, model_folders, read_model_yaml
 
 _SOURCE = re.compile(r"""source\(\s*['"](\w+)['"]\s*,\s*['"](\w+)['"]\s*\)""")
 _TYPED = re.compile(
-    r"""typed\(\s*(['"])(?P<path>.+?)\1\s*,\s*(['"])(?P<type>.+?)\3(?P<rest>[^}]*)\)\s*\}\}(?:\s*as\s+"?(?P<name>\w+))?"""
+    r"""typed\(\s*(['"])(?P<path>.+?)\1\s*,\s*(['"])(?P<type>.+?)\3(?P<rest>(?:[^}]|\}(?!\}))*)\)\s*\}\}(?:\s*as\s+"?(?P<name>\w+))?"""
 )
 _LIST = re.compile(r"""'(?:strict |lax )?\$((?:\.(?:\w+|"[^"]+"))+)\[\*\]'""")
 _COMMENT = re.compile(r"\{#.*?#\}|--[^\n]*", re.DOTALL)
@@ -57,7 +57,7 @@ def parse_model(name: str, text: str) -> Model:
             found["type"],
             found["name"],
             not re.search(r"""record\s*=\s*['"](?!payload['"])""", found["rest"]),
-            "format" in found["rest"],
+            "format" in found["rest"] or "transform" in found["rest"],
         )
         for found in _TYPED.finditer(text)
     )

@@ -32,6 +32,7 @@ class BuildStep:
         control.begin_step(self.connection, "build")
         self.watcher.step("build")
         nodes = self._build()
+        check.save_passes(self.connection, nodes)
         errors = check.model_errors(nodes)
         if errors and not is_each:
             raise first_of(errors)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,9 @@ from syncline import db
 from syncline.errors import ConfigurationError, ModelError, RefusedError, SynclineError
 
 SAMPLE_KEYS = 5
+
+_MARK = re.compile(r"\s*/\* syncline:check (\{[^}]*\}) \*/")
+"""What the macro _narrow_check leaves before the SQL of a test: its definition and the builds that it judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,17 @@ def test_errors(nodes: Iterable[Mapping[str, Any]]) -> dict[str, SynclineError]:
 def _judged(node: Mapping[str, Any]) -> str:
     entity: str = node["attached"] or next(iter(node["entities"]), "")
     return entity
+
+
+def save_passes(connection: db.Connection, nodes: Iterable[Mapping[str, Any]]) -> None:
+    """Note the tests that found no row, with the builds they judged: on the next builds they read what differs."""
+    passed = [
+        json.loads(mark.group(1))
+        for node in nodes
+        if node["kind"] == "test" and node["status"] == "pass" and node["failures"] == 0
+        if (mark := _MARK.match(node["sql"] or ""))
+    ]
+    db.call(connection, "save_passes", json.dumps(passed))
 
 
 def find_failures(

@@ -68,7 +68,10 @@
                 {%- do (references if word == 'reference' else truths).append(source) -%}
             {%- endfor -%}
             {%- do used.extend(priority) -%}
-            {%- set stand_in = '(select off.' ~ adapter.quote(name) ~ ' from ' ~ relations[priority[0]] ~ ' as off where false)' -%}
+            {#- A null of the field's type. To read a source once more would keep Postgres from looking into its query. -#}
+            {%- set joined = priority | select('in', active) | first -%}
+            {%- set stand_in = '(case when false then ' ~ adapter.quote(joined) ~ '.' ~ adapter.quote(name) ~ ' end)' if joined
+                else '(select off.' ~ adapter.quote(name) ~ ' from ' ~ relations[priority[0]] ~ ' as off where false)' -%}
             {%- do merged_fields.update({name: {'truths': truths, 'references': references, 'stand_in': stand_in}}) -%}
         {%- endif -%}
     {%- endfor -%}

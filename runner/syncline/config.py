@@ -23,6 +23,8 @@ ENTITY_NAME_BYTES = 50
 """Longest entity or stream name, so that every derived name fits Postgres' 63 bytes."""
 
 KEEP_LOG = timedelta(days=30)
+KEEP_ERRORS = timedelta(days=30)
+KEEP_CHANGES = timedelta(days=90)
 
 Publish = Literal["together", "each"]
 
@@ -30,10 +32,10 @@ T = TypeVar("T")
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_DURATION = re.compile(r"(\d+)\s*([smhd])")
+_DURATION = re.compile(r"(\d+)\s*([smhdy])")
 _VERSIONED = re.compile(r"""\bmaterialized['"]?\s*[=:]\s*['"]versioned['"]""")
 _VERSIONED_IN_YAML = re.compile(r"""^[^#\n]*\bmaterialized['"]?\s*:\s*['"]?versioned\b""", re.MULTILINE)
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "y": 365 * 86_400}
 
 
 class Tombstone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,7 +117,8 @@ class Project:
     """A project on disk: its folder, its sources and its environment (`.env` below the process' own).
 
     `publish` says whether a run publishes all its entities or none, or each that neither failed nor depends on one
-    that did. `keep_log` is how long log events are kept.
+    that did. `keep_log` is how long log events are kept, `keep_errors` row errors that are closed, `keep_changes` the
+    changes of rows.
     """
 
     root: Path
@@ -126,6 +129,8 @@ class Project:
     mask: Mask = field(repr=False)
     alerts: AlertSettings = field(default_factory=AlertSettings)
     keep_log: timedelta = KEEP_LOG
+    keep_errors: timedelta = KEEP_ERRORS
+    keep_changes: timedelta = KEEP_CHANGES
 
     @property
     def database_url(self) -> str | None:
@@ -173,6 +178,8 @@ def read_project(root: Path) -> Project:
         mask=Mask(_variables(sources.values()), environment),
         alerts=_read_alerts(ours.get("alerts") or {}, root),
         keep_log=parse_duration(str(ours["keep_log"])) if "keep_log" in ours else KEEP_LOG,
+        keep_errors=parse_duration(str(ours["keep_errors"])) if "keep_errors" in ours else KEEP_ERRORS,
+        keep_changes=parse_duration(str(ours["keep_changes"])) if "keep_changes" in ours else KEEP_CHANGES,
     )
 
 
@@ -184,10 +191,13 @@ def _variables(sources: Iterable[Source]) -> set[str]:
 
 def _read_publish(ours: Mapping[str, Any]) -> Publish:
     found = ours.get("publish", "together")
-    if set(ours) - {"publish", "alerts", "keep_log"} or found not in ("together", "each"):
+    if set(ours) - {"publish", "alerts", "keep_log", "keep_errors", "keep_changes"} or found not in (
+        "together",
+        "each",
+    ):
         raise ConfigurationError(
             "dbt_project.yml: vars.syncline is not understood",
-            "It may say `publish: together` or `publish: each`, `alerts` and `keep_log`.",
+            "It may say `publish` (`together` or `each`), `alerts`, `keep_log`, `keep_errors` and `keep_changes`.",
         )
     return "each" if found == "each" else "together"
 
@@ -270,11 +280,11 @@ def resolve(value: Any, environment: Mapping[str, str], place: str) -> Any:
 
 
 def parse_duration(text: str) -> timedelta:
-    """Return the time span written as `90s`, `15m`, `6h` or `7d`; raises ConfigurationError for anything else."""
+    """Return the time span written as `90s`, `15m`, `6h`, `7d` or `1y`; raises ConfigurationError for anything else."""
     match = _DURATION.fullmatch(text.strip())
     if not match:
         raise ConfigurationError(f"{text!r} is no duration", "Write a number and a unit: 90s, 15m, 6h or 7d.")
-    return timedelta(**{_UNITS[match.group(2)]: int(match.group(1))})
+    return timedelta(seconds=int(match.group(1)) * _UNITS[match.group(2)])
 
 
 @cache

@@ -219,6 +219,11 @@ def publishable(connection: Connection, entities: Iterable[str], *, is_held: boo
     return {row["entity"]: row["build_id"] for row in rows}
 
 
+def finish_replay(connection: Connection) -> None:
+    """Note what became of the row errors that the session's run replayed."""
+    db.call(connection, "finish_replay")
+
+
 def prune_stream(connection: Connection, source: str, stream: str, keep: int) -> int:
     """Delete the revisions that nothing needs any more; return their number."""
     pruned: int = db.call_value(connection, "prune_stream", source, stream, keep)

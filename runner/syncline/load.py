@@ -17,7 +17,7 @@ from psycopg import sql
 
 from syncline import db
 from syncline.config import Project, Source, Stream
-from syncline.connectors import Connector, Fetch, Page, stream_settings
+from syncline.connectors import Connector, Fetch, Page, connector_class, stream_settings
 from syncline.errors import ConfigurationError, RefusedError, SourceError, SourceUnavailableError
 from syncline.live import LiveRecords
 from syncline.records import BadRecordError, RecordReader
@@ -97,7 +97,7 @@ class _Load:
         self._connection = connection
         self._options = options
         self._progress = progress
-        self._reader = RecordReader(stream, connector.hash_without)
+        self._reader = RecordReader(stream, connector_class(source).hash_without)
         self._tally = Tally()
         self._live: LiveRecords | None = None
         self._is_increment = False
@@ -153,7 +153,8 @@ class _Load:
         if not is_increment or self._options.is_refresh:
             return False
         every = self._stream.full_every
-        if every is None or state["last_load"] is None:
+        # What is pushed says itself whether it is all there is.
+        if every is None or state["last_load"] is None or not self._connector.is_fetched:
             return True
         return state["last_full_at"] is not None and datetime.now(UTC) - state["last_full_at"] < every
 
@@ -246,6 +247,7 @@ class _Load:
                 load_id = db.call_value(self._connection, "next_load")
                 seen_twice = db.call(self._connection, "compare_load", json.dumps(self._facts(load_id)))
                 overruled = self._settle(self._live, seen_twice) if self._live is not None else []
+                self._forget_outrun()
                 facts = json.dumps(self._facts(load_id))
                 return db.call(self._connection, "merge_load", facts, self._tally.kept_keys, overruled)[0]
 
@@ -323,6 +325,7 @@ class _Load:
             "known_fields": fields or None,
             "cursor": self._cursor(),
             "row_errors": tally.errors,
+            "is_redacted": common.redact,
             "started_at": self._started_at.isoformat(),
         }
 
@@ -372,7 +375,8 @@ class _Load:
         for ordinal, record in enumerate(page.records, first):
             message = page.unreadable.get(ordinal - first)
             if message is not None:
-                self._tally.reject(self._stream, ordinal, record, self._unreadable(record, message))
+                error = self._unreadable(record, message)
+                self._tally.reject(self._stream, ordinal, record, error, is_readable=False)
             elif self._live is None:
                 yield ordinal, record, None
             else:
@@ -409,6 +413,18 @@ class _Load:
             if seen > row["_ordinal"]:
                 overruled.append(row["_key"])
         return overruled
+
+    def _forget_outrun(self) -> None:
+        """Keep no rejected record of a key that a later record of the load has: a replay must not go over that."""
+        kept = [error for error in self._tally.errors if error["_key"] and "record" in error]
+        if not kept or self._stream.common.append:
+            return
+        keys = sorted({error["_key"] for error in kept})
+        places: dict[str, int] = {}
+        for row in db.call(self._connection, "later_records", self._stream.source, self._stream.name, keys):
+            seen = self._live.seen_at(row["_hash"].bytes) if self._live is not None and row["_hash"] else 0
+            places[row["_key"]] = max(places.get(row["_key"], 0), row["_ordinal"] or seen)
+        self._tally.forget(error for error in kept if places.get(error["_key"], 0) > error["row_number"])
 
 
 def _checked_append(check: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:

@@ -15,13 +15,14 @@ from syncline.config import Project, Source, Stream
 from syncline.connectors import connector_class
 from syncline.dbt import Dbt, Entity, Models
 from syncline.downstream import follow_up
-from syncline.errors import CancelledError, ConfigurationError, LostClaimError, RunError, SynclineError
+from syncline.errors import CancelledError, ConfigurationError, LostClaimError, RefusedError, RunError, SynclineError
 from syncline.interruption import Claim, InterruptedRun, Overseer
 from syncline.load import LoadOptions
 from syncline.load_step import LoadStep
 from syncline.masking import Mask
 from syncline.migrate import is_up_to_date, migrate
 from syncline.paths import user_name
+from syncline.replay import Replayed, ReplayStep
 from syncline.run_options import RunOptions
 from syncline.selection import fed_entities, feeding_streams, held_back, named_entities
 from syncline.watcher import Watcher
@@ -45,10 +46,13 @@ class Engine:
         self.dbt.close()
 
 
-def run(engine: Engine, options: RunOptions, watcher: Watcher) -> dict[str, Any]:
+def run(
+    engine: Engine, options: RunOptions, watcher: Watcher, look: Callable[[int], None] | None = None
+) -> dict[str, Any]:
     """Request a run, claim it, work it, and return its report; its `errors` say why one failed.
 
-    Waits up to `options.wait_timeout` seconds for a run of the same source that is under way. Raises
+    `look` is given the run's number once its candidates stand, also where their checks failed, while nobody else can
+    write. Waits up to `options.wait_timeout` seconds for a run of the same source that is under way. Raises
     ConfigurationError before anything is written where the request makes no sense, RunError where it waited in vain.
     """
     sources = [engine.project.source(name) for name in options.sources] or list(engine.project.sources.values())
@@ -76,7 +80,7 @@ def run(engine: Engine, options: RunOptions, watcher: Watcher) -> dict[str, Any]
         )
         claimed = claim(connection, run_id, options.wait_timeout, watcher.waiting)
         if claimed:
-            _Run(engine, options, watcher, connection, claimed).work()
+            _Run(engine, options, watcher, connection, claimed, look=look).work()
         return control.run_report(connection, run_id)
 
 
@@ -145,17 +149,20 @@ class _Run:
         run: Mapping[str, Any],
         *,
         is_expendable: bool = False,
+        look: Callable[[int], None] | None = None,
     ) -> None:
         self._engine = engine
         self._options = options
         self._watcher = watcher
         self._connection = connection
         self._run = run
+        self._look = look
         self._claimed = (run["run_id"], run["attempt"])
         self._sources: list[Source] = []
         self._is_finished = False
         self._is_each = (options.publish or engine.project.publish) == "each"
         self._failures: dict[str, SynclineError] = {}  # by stream and entity, where each stands for itself
+        self._replayed: Replayed | None = None
         self._feeding: set[str] | None = None  # the streams that feed the entities asked for; None for all
         timeout = run["timeout"].total_seconds() if run["timeout"] else None
         claim = Claim(*self._claimed, timeout)
@@ -241,7 +248,8 @@ class _Run:
         lost = {entity.name for entity in entities if failed_streams & set(entity.streams)}
         control.lock_entities(self._connection, names)
         try:
-            checked = self._build(self._without(entities, lost), models)
+            with self._looked_at():
+                checked = self._build(self._without(entities, lost), models)
             if self._options.publishes:
                 with self._step("publish"):
                     self._publish(checked, models)
@@ -251,6 +259,8 @@ class _Run:
             if not self._connection.broken:
                 control.unlock_entities(self._connection, names)
         self._prune()
+        if self._replayed is not None:
+            control.finish_replay(self._connection)
 
     def _without(self, entities: list[Entity], failed: set[str]) -> list[Entity]:
         """Return the entities that neither failed nor depend on one that did."""
@@ -277,6 +287,9 @@ class _Run:
 
     def _load(self) -> dict[str, SynclineError]:
         options, watcher = self._options, self._watcher
+        if options.replay is not None:
+            self._replayed = self._replay()
+            return {}
         work = [
             (source, stream)
             for source in self._sources
@@ -308,6 +321,18 @@ class _Run:
             stopped=self._overseer.stopped,
         ).run()
 
+    def _replay(self) -> Replayed:
+        return ReplayStep(
+            project=self._engine.project,
+            dsn=self._engine.dsn,
+            claimed=self._claimed,
+            connection=self._connection,
+            entities=self._engine.dbt.parse().entities,
+            done=self._stream_done,
+            note=self._watcher.note,
+            stopped=self._overseer.stopped,
+        ).run()
+
     def _stream_done(self, label: str, load: dict[str, Any]) -> None:
         counts = {kind: load[f"records_{kind}"] for kind in ("read", "new", "changed", "gone", "rejected")}
         self._log("info", "stream_loaded", stream=label, load_id=load["load_id"], kind=load["kind"], **counts)
@@ -325,6 +350,8 @@ class _Run:
         """Return the entities of the run: those asked for, or all that the run's streams feed, however far."""
         if self._options.entities:
             return named_entities(models, self._options.entities)
+        if self._replayed is not None:
+            return fed_entities(models, self._replayed.streams, self._replayed.entities)
         return fed_entities(
             models, {s.label for source in self._sources for s in source.active_streams if self._wants(s)}
         )
@@ -332,7 +359,7 @@ class _Run:
     def _build(self, entities: list[Entity], models: Models) -> list[Entity]:
         """Build and check the entities; return those that may be published."""
         if not entities:
-            if not self._failures:
+            if not self._failures and self._replayed is None:
                 self._watcher.note("no entity reads what was loaded: write a model with materialized='versioned'")
             return []
         step = BuildStep(self._connection, self._engine.dbt, self._claimed, self._watcher, entities, models)
@@ -346,6 +373,19 @@ class _Run:
         control.mark_checked(self._connection, names)
         control.finish_step(self._connection, "check")
         return checked
+
+    @contextmanager
+    def _looked_at(self) -> Iterator[None]:
+        """Have the candidates looked at that stand at the end, those that were refused too."""
+        refused = None
+        try:
+            yield
+        except RefusedError as error:
+            refused = error
+        if self._look is not None:
+            self._look(self._claimed[0])
+        if refused is not None:
+            raise refused
 
     # publish
 

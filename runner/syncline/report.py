@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from syncline.preview import Candidate, Summary
+
+LONGEST_VALUE = 80
+"""Letters of a value that are shown: its JSON tells all."""
 
 
 class PlainWatcher:
@@ -162,14 +168,94 @@ def _state(state: str) -> str:
     return shown.get(state, state)
 
 
+def print_preview(console: Console, candidates: Sequence[Candidate], report: Mapping[str, Any]) -> None:
+    """Print what a run that published nothing would change, entity by entity."""
+    if report["kind"] == "trial":
+        console.print("[bold]what these records would change:[/]", highlight=False)
+    elif report["errors"]:
+        console.print("[bold]what the candidates would have changed:[/]", highlight=False)
+    elif candidates:
+        console.print("[bold]what `syncline publish` would change:[/]", highlight=False)
+    for candidate in candidates:
+        errors = candidate.row_errors
+        told = [f"{errors:,} row {'error' if errors == 1 else 'errors'}"] if errors else []
+        told = [describe_counts(candidate.counts) or "no row changes", *told]
+        console.print(f"[bold]{candidate.entity}[/]: {', '.join(told)}", highlight=False, soft_wrap=True)
+        if candidate.summary is not None:
+            print_changes(console, candidate.summary, candidate.changes)
+
+
+def print_changes(console: Console, summary: Summary, changes: Iterable[Mapping[str, Any]]) -> None:
+    """Print rows by field, and of each kind how many more there are."""
+    for heading, columns in (("new columns", summary.columns_added), ("columns gone", summary.columns_dropped)):
+        if columns:
+            console.print(f"  {heading}: {', '.join(columns)}", highlight=False, markup=False, soft_wrap=True)
+    left = dict(summary.counts)
+    for change in changes:
+        left[change["change"]] -= 1
+        console.print(_change(change, summary.columns), highlight=False, soft_wrap=True)
+    more = describe_counts(left)
+    if more:
+        console.print(f"[dim]… and {more}[/]", highlight=False)
+
+
+def describe_counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count > 0)
+
+
+_MARKS = {"inserted": ("+", "green"), "deleted": ("-", "red"), "updated": ("~", "yellow")}
+
+
+def _change(row: Mapping[str, Any], columns: Sequence[str]) -> Text:
+    """Return the lines of a changed row: its key, what else it was matched by, and its fields."""
+    kind = row["change"]
+    mark, style = _MARKS[kind]
+    text = Text.assemble((mark, style), " ", _on_one_line(row["_key"]))
+    old, new, identity = (_fields(row[name]) for name in ("old", "new", "unique_key"))
+    if kind == "updated":
+        matched = [f"{name} {value}" for name, value in identity.items() if value.strip('"') != row["_key"]]
+        text.append(f"  ({', '.join(matched)})" if matched else "", "dim")
+        if not new:
+            text.append("\n    the same values, written otherwise", "dim")
+    for name in columns:
+        before, after = old.get(name, "null"), new.get(name, "null")
+        if kind == "updated" and name in new:
+            text.append(f"\n    {name}: ")
+            text.append_text(Text.assemble((before, "red"), " → ", (after, "green")))
+        elif kind != "updated" and name != "_key" and (before, after) != ("null", "null"):
+            text.append(f"\n    {name}: {after if kind == 'inserted' else before}")
+    return text
+
+
+def _fields(content: msgspec.Raw | None) -> dict[str, str]:
+    """Return fields as they are shown: JSON, shortened."""
+    if content is None:
+        return {}
+    fields = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+    return {name: _shortened(_on_one_line(bytes(value).decode())) for name, value in fields.items()}
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
+
+
+def _on_one_line(text: str) -> str:
+    """Return the text without what would move a terminal's cursor or colour its letters."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def _next_step(report: Mapping[str, Any]) -> str:
+    if report["kind"] == "trial":
+        return "`syncline run --dry-run` for all records: a trial is never published"
     entities = report["entities"]
     waiting = [name for name, entity in entities.items() if entity["state"] == "checked"]
     changed = [name for name, entity in entities.items() if entity["updated"] or entity["deleted"]]
     count = report["row_errors"]
     errors = f"`syncline errors` shows {'the value' if count == 1 else f'the {count} values'} that did not fit"
     if waiting:
-        following = f"`syncline diff {min(waiting)}` shows what would change, `syncline publish` publishes it"
+        following = "`syncline publish` publishes exactly this"
+        if report["kind"] != "dry run":
+            following = f"`syncline diff {min(waiting)}` shows what would change, `syncline publish` publishes it"
         return f"{following}, {errors}" if count else following
     if count:
         return errors
@@ -198,5 +284,4 @@ def _cell(value: Any) -> Text:
     if hasattr(value, "strftime"):
         return Text(value.strftime("%Y-%m-%d %H:%M:%S"))
     # A value is shown on one line, whatever it holds.
-    text = "".join(letter if letter.isprintable() else " " for letter in str(value))
-    return Text(" ".join(text.split()))
+    return Text(" ".join(_on_one_line(str(value)).split()))

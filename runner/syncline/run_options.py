@@ -16,6 +16,16 @@ Step = Literal["load", "build", "check", "publish"]
 STEPS: tuple[Step, ...] = ("load", "build", "check", "publish")
 
 
+class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Which row errors a run replays: those that are all of this, or every open one."""
+
+    errors: tuple[int, ...] = ()
+    entity: str | None = None
+    stream: str | None = None
+    run: int | None = None
+    all: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """What a run is asked to do. Empty lists mean all; `limit` makes it a trial, which publishes nothing."""
@@ -32,6 +42,7 @@ class RunOptions:
     since: str | None = None
     until: str | None = None
     push: Push | None = None
+    replay: Replay | None = None
     publish: Publish | None = None
     wait_timeout: float = 600
     timeout: float | None = None
@@ -70,6 +81,7 @@ class RunOptions:
             # What is pushed is there once: no other run can stand for this one.
             "publish": self.publish,
             "push": self.push.token if self.push else None,
+            "replay": msgspec.to_builtins(self.replay) if self.replay else None,
         }
         return {name: value for name, value in wanted.items() if value}
 
@@ -91,3 +103,4 @@ class _Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     since: str | None = None
     until: str | None = None
     publish: Publish | None = None
+    replay: Replay | None = None

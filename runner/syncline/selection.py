@@ -18,9 +18,11 @@ def named_entities(models: Models, names: Iterable[str]) -> list[Entity]:
     return [models.entities[name] for name in wanted]
 
 
-def fed_entities(models: Models, streams: Collection[str]) -> list[Entity]:
-    """Return the entities that these streams feed, however far, in name order."""
-    chosen = {name for name, entity in models.entities.items() if set(streams) & set(entity.streams)}
+def fed_entities(models: Models, streams: Collection[str], entities: Collection[str] = ()) -> list[Entity]:
+    """Return these entities and those that these streams feed, however far, in name order."""
+    chosen = {
+        name for name, entity in models.entities.items() if name in entities or set(streams) & set(entity.streams)
+    }
     while True:
         more = {name for name, entity in models.entities.items() if chosen & set(entity.reads)} - chosen
         if not more:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -17,6 +19,12 @@ KEPT_ERRORS = 10_000
 
 KEPT_KEYS = 100_000
 """Of so many rejected records the revisions are kept one by one; with more, the load closes nothing."""
+
+KEPT_RECORD_BYTES = 1 << 20
+"""Rejected records up to this size are kept, so that they can be replayed."""
+
+KEPT_BYTES = 16 << 20
+"""So many bytes of rejected records a load keeps in all: what is left out must be loaded again."""
 
 WATCHED_FIELDS = 10_000
 """So many names of fields are told apart; where names are data, there is no end of new ones."""
@@ -34,16 +42,27 @@ class Tally(msgspec.Struct):
     kept_keys: list[str] = []
     new_fields: set[str] = set()
     cursor: Cursor | None = None
+    kept_bytes: int = 0
 
-    def reject(self, stream: Stream, ordinal: int, record: bytes, error: BadRecordError) -> None:
-        """Note a record that is not taken; without a key, the load closes nothing."""
+    def reject(
+        self, stream: Stream, ordinal: int, record: bytes, error: BadRecordError, *, is_readable: bool = True
+    ) -> None:
+        """Note a record that is not taken, and keep it; without a key, the load closes nothing.
+
+        One that the connector could not read is kept to be looked at, not to be replayed.
+        """
         if error.key is None or len(self.kept_keys) >= KEPT_KEYS:
             self.is_closing = False
             self.kept_keys.clear()
         elif self.is_closing:
             self.kept_keys.append(error.key.decode())
         self.rejected += 1
-        self._note(stream, ordinal, record, error, "error")
+        is_noted = self._note(stream, ordinal, record, error, "error")
+        size = len(record)
+        is_small = size <= KEPT_RECORD_BYTES and self.kept_bytes + size <= KEPT_BYTES
+        if is_noted and is_small and not stream.common.redact:
+            self.kept_bytes += size
+            self.errors[-1] |= {"record": b64encode(record).decode(), "is_readable": is_readable}
 
     def duplicate(self, stream: Stream, ordinal: int, record: bytes, message: str, key: bytes) -> None:
         """Note a record whose key came more than once."""
@@ -64,9 +83,14 @@ class Tally(msgspec.Struct):
         if known is not None:
             self._note(stream, ordinal, b"", BadRecordError(f"new field: {', '.join(fresh)}", key), "warning")
 
-    def _note(self, stream: Stream, ordinal: int, record: bytes, error: BadRecordError, severity: str) -> None:
+    def forget(self, outrun: Iterable[dict[str, Any]]) -> None:
+        """Keep the records of these errors no longer: the load has a later one of the same key."""
+        for error in outrun:
+            self.kept_bytes -= len(error.pop("record")) * 3 // 4
+
+    def _note(self, stream: Stream, ordinal: int, record: bytes, error: BadRecordError, severity: str) -> bool:
         if len(self.errors) >= KEPT_ERRORS:
-            return
+            return False
         value = None if stream.common.redact else record[:1000].decode("utf-8", "replace").replace("\0", "\ufffd")
         self.errors.append(
             {
@@ -77,3 +101,4 @@ class Tally(msgspec.Struct):
                 "severity": severity,
             }
         )
+        return True

@@ -1,54 +1,7 @@
 -- What a publish or a rollback changes, row by row: written in its transaction, from the keys in delta.
 
-create or replace function syncline.row_changes(
-    p_entity text, p_old_version smallint, p_new_version smallint
-) returns table (change text, _key text, old jsonb, new jsonb)
-language plpgsql stable
-as $$
-declare
-    v_row syncline.entities;
-    v_identity text;
-    v_schema text;
-begin
-    select * into v_row from syncline.entities where entity = p_entity;
-    v_schema := v_row.schema_name;
-    v_identity := coalesce(
-        'jsonb_build_array(' || syncline.column_list(nullif(to_jsonb(v_row.unique_key), '[]'), 't.%I') || ')', 'to_jsonb(t._key)'
-    );
-    return query execute format(
-        'with old_side as (
-            select %1$s as identity, row_number() over (partition by %1$s order by t._key) as place, t._key, to_jsonb(t) - ''_key'' as content
-            from %2$I.%3$I as t where t._key in (select delta._key from %2$I.%5$I as delta)
-        ),
-        new_side as (
-            select %1$s as identity, row_number() over (partition by %1$s order by t._key) as place, t._key, to_jsonb(t) - ''_key'' as content
-            from %2$I.%4$I as t where t._key in (select delta._key from %2$I.%5$I as delta)
-        )
-        select
-            case when o.content is null then ''inserted'' when n.content is null then ''deleted'' else ''updated'' end,
-            coalesce(n._key, o._key),
-            case when n.content is null then o.content else syncline.differing_fields(o.content, n.content) end,
-            case when o.content is null then n.content else syncline.differing_fields(n.content, o.content) end
-        from new_side as n full join old_side as o using (identity, place)
-        where n.content is distinct from o.content',
-        v_identity, v_schema, p_entity || '_v' || p_old_version, p_entity || '_v' || p_new_version, p_entity || '_delta'
-    );
-end
-$$;
-comment on function syncline.row_changes(text, smallint, smallint) is
-'The rows on which the versions of an entity differ, matched by unique key: of an update the fields that differ.';
-
-create or replace function syncline.differing_fields(p_content jsonb, p_other jsonb) returns jsonb
-language sql immutable parallel safe
-as $$
-    select jsonb_object_agg(field.key, field.value)
-    from jsonb_each(p_content) as field
-    where p_other -> field.key is distinct from field.value
-$$;
-comment on function syncline.differing_fields(jsonb, jsonb) is 'The fields of an object that another one has otherwise, or lacks.';
-
 create or replace function syncline.record_changes(
-    p_publication bigint, p_entity text, p_old_version smallint, p_new_version smallint, p_spec jsonb
+    p_publication bigint, p_entity text, p_is_rollback boolean, p_spec jsonb
 ) returns void
 language plpgsql
 as $$
@@ -56,16 +9,24 @@ begin
     if not coalesce((p_spec ->> 'changes')::boolean, true) then
         return;
     end if;
+    -- Called before the swap: diff still shows the candidate against current, or current against the way back.
     insert into syncline.changes (publication_id, entity, _key, change, old, new)
     select
-        p_publication, p_entity, found._key, found.change,
-        case when (p_spec ->> 'redact')::boolean then syncline.without_values(found.old) else found.old end,
-        case when (p_spec ->> 'redact')::boolean then syncline.without_values(found.new) else found.new end
-    from syncline.row_changes(p_entity, p_old_version, p_new_version) as found;
+        p_publication, p_entity, swapped._key, swapped.change,
+        case when (p_spec ->> 'redact')::boolean then syncline.without_values(swapped.old) else swapped.old end,
+        case when (p_spec ->> 'redact')::boolean then syncline.without_values(swapped.new) else swapped.new end
+    from syncline.diff_fields(p_entity) as found
+    cross join lateral (
+        select
+            found._key,
+            case when not p_is_rollback or found.change = 'updated' then found.change when found.change = 'inserted' then 'deleted' else 'inserted' end,
+            case when p_is_rollback then found.new else found.old end,
+            case when p_is_rollback then found.old else found.new end
+    ) as swapped (_key, change, old, new);
 end
 $$;
-comment on function syncline.record_changes(bigint, text, smallint, smallint, jsonb) is
-'Records what a swap of the two versions changes.';
+comment on function syncline.record_changes(bigint, text, boolean, jsonb) is
+'Records what a publish is about to change, or a rollback to take back.';
 
 create or replace function syncline.without_values(p_content jsonb) returns jsonb
 language sql immutable parallel safe
@@ -73,7 +34,7 @@ as $$ select jsonb_object_agg(field, null) from jsonb_object_keys(p_content) as 
 comment on function syncline.without_values(jsonb) is 'An object''s fields, each null: what a redacted stream leaves of them.';
 
 create or replace function syncline.record_swap(
-    p_publication bigint, p_row syncline.entities, p_build syncline.builds, p_at timestamptz
+    p_publication bigint, p_row syncline.entities, p_build syncline.builds, p_at timestamptz, p_is_rollback boolean
 ) returns void
 language plpgsql
 as $$
@@ -87,13 +48,13 @@ declare
     );
 begin
     if p_row.current_version is not null then
-        perform syncline.record_changes(p_publication, p_row.entity, p_row.current_version, p_build.version, v_spec);
+        perform syncline.record_changes(p_publication, p_row.entity, p_is_rollback, v_spec);
     end if;
     perform syncline.record_history(p_row, p_build, v_spec, p_at, not v_had_history);
     perform syncline.record_references(p_row, p_build, v_spec, p_at);
 end
 $$;
-comment on function syncline.record_swap(bigint, syncline.entities, syncline.builds, timestamptz) is
+comment on function syncline.record_swap(bigint, syncline.entities, syncline.builds, timestamptz, boolean) is
 'Records changes, history and external references of a build that takes the place of what is current, or comes back.';
 
 create or replace function syncline.list_changes(

@@ -135,6 +135,8 @@ declare
     v_streams text := '';
     v_stream record;
     v_rows jsonb;
+    -- With `delta: full` a model may have keys of its own: only the whole result tells which records a row is of.
+    v_is_full boolean := coalesce(p_spec ->> 'delta', 'auto') = 'full';
 begin
     for v_stream in
         select s.*, case when count(*) over (partition by s.stream) = 1 then s.stream else 'stream' || s.place end as name
@@ -144,12 +146,14 @@ begin
         v_sql := replace(v_sql, v_stream.relation, quote_ident(v_stream.name));
         v_streams := v_streams || format(
             '%s %I as (select _key, unnest(array[payload::jsonb]) as payload, _ordinal from %I.%I
-            where _key = %L and _first_load <= %s and (_gone_load is null or _gone_load > %s))',
+            where (%L or _key = %L) and _first_load <= %s and (_gone_load is null or _gone_load > %s))',
             case when v_streams = '' then 'with' else ',' end, v_stream.name, 'raw_' || v_stream.source, v_stream.stream || '_json',
-            p_key, p_loads ->> (v_stream.source || '.' || v_stream.stream), p_loads ->> (v_stream.source || '.' || v_stream.stream)
+            v_is_full, p_key, p_loads ->> (v_stream.source || '.' || v_stream.stream), p_loads ->> (v_stream.source || '.' || v_stream.stream)
         );
     end loop;
-    execute format('%s select coalesce(jsonb_agg(to_jsonb(made)), ''[]'') from (%s) as made', v_streams, v_sql) into v_rows;
+    execute format(
+        '%s select coalesce(jsonb_agg(to_jsonb(made)), ''[]'') from (%s) as made where made._key = %L', v_streams, v_sql, p_key
+    ) into v_rows;
     return v_rows;
 end
 $$;
@@ -264,7 +268,8 @@ begin
         case
             when mapped.decision is not null then 'override'
             when v_is_rejected then 'kept: its record was rejected'
-            when mapped.stream is not null and not exists (select 1 from origins) then 'kept: no live record'
+            when mapped.stream is not null and v_spec ->> 'delta' is distinct from 'full' and not exists (select 1 from origins)
+                then 'kept: no live record'
             when not mapped.has_said and mapped.has_reference then 'reference: kept from when the row was new'
             when not mapped.has_said then 'no source has a value'
             else mapped.rule
@@ -326,7 +331,12 @@ language plpgsql stable
 as $$
 declare
     v_key text := syncline.find_key(p_entity, p_key);
+    v_is_there boolean;
 begin
+    execute format(
+        'select exists (select from %I.%I where _key = $1)',
+        (select e.schema_name from syncline.entities as e where e.entity = p_entity), p_entity || '_current'
+    ) into v_is_there using v_key;
     return query
     select *
     from (
@@ -356,10 +366,9 @@ begin
         from syncline.builds as b
         inner join syncline.publications as p on b.publication_id = p.publication_id
         where b.entity = p_entity and b.base_build is null
-            and not exists (
-                select 1
-                from (select c.change from syncline.list_changes(p_entity, v_key) as c order by c.change_id limit 1) as first
-                where first.change = 'inserted'
+            and coalesce(
+                (select c.change <> 'inserted' from syncline.list_changes(p_entity, v_key) as c order by c.change_id limit 1),
+                v_is_there
             )
     ) as events (happened_at, event, column_name, old, new, run_id, done_by, detail)
     order by events.happened_at desc

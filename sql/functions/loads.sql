@@ -157,18 +157,24 @@ begin
             using last_of_each
             where record._key = last_of_each._key and record._ordinal < last_of_each._ordinal
             returning record._key, record._ordinal
+        ),
+        noted as (
+            insert into syncline.row_errors (run_id, load_id, source, stream, _key, row_number, message, severity)
+            select syncline.session_run(), $1, $2, $3, _key, _ordinal, ''duplicate key: a later record of this load wins'', ''warning''
+            from dropped
+            order by _ordinal
+            limit 10000
         )
-        insert into syncline.row_errors (run_id, load_id, source, stream, _key, row_number, message, severity)
-        select syncline.session_run(), $1, $2, $3, _key, _ordinal, ''duplicate key: a later record of this load wins'', ''warning''
-        from dropped',
+        select count(*) from dropped',
         p_table
-    ) using p_load_id, p_source, p_stream;
-    get diagnostics v_count = row_count;
+    )
+    into v_count
+    using p_load_id, p_source, p_stream;
     return v_count;
 end
 $$;
 comment on function syncline.drop_duplicates(text, bigint, text, text) is
-'Leaves the last record of each key in a table of one load, with a row error for each other; returns their number.';
+'Leaves the last record of each key in a table of one load, with a row error for each other, 10,000 at most; returns their number.';
 
 create or replace function syncline.compare_load(p_facts jsonb) returns table (_key text, _ordinal bigint, _hash uuid)
 language plpgsql
@@ -249,7 +255,7 @@ declare
     v_gone bigint;
 begin
     select live_records into v_before from syncline.streams where source = v_source and stream = v_stream;
-    select count(*) into v_duplicates from syncline.row_errors where load_id = v_load_id;
+    execute format('select $1 - count(*) from %s', v_staged) into v_duplicates using (p_facts ->> 'records_staged')::bigint;
     delete from difference where _key = any(p_overruled_keys);
     if cardinality(p_kept_keys) > 0 then
         execute format(
@@ -372,15 +378,7 @@ begin
         unfinished = null,
         is_mixed = v_load.is_trial or (p_facts ->> 'is_push')::boolean or (is_mixed and v_load.kind = 'increment')
     where source = v_load.source and stream = v_load.stream;
-    insert into syncline.row_errors (
-        run_id, load_id, source, stream, _key, row_number, path, value, message, severity
-    )
-    select
-        syncline.session_run(), p_load_id, v_load.source, v_load.stream, e._key, e.row_number, e.path, e.value,
-        e.message, coalesce(e.severity, 'error')
-    from jsonb_to_recordset(p_facts -> 'row_errors') as e (
-        _key text, row_number bigint, path text, value text, message text, severity text
-    );
+    perform syncline.save_row_errors(v_load, p_facts);
     return v_load;
 end
 $$;

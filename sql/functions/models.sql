@@ -124,8 +124,8 @@ begin
         return null;
     end if;
     if v_node in ('Nested Loop', 'Hash Join', 'Merge Join') then
-        v_left := syncline.count_scans(p_plan -> 'Plans' -> 0);
-        v_right := syncline.count_scans(p_plan -> 'Plans' -> 1);
+        v_left := syncline.count_scans(jsonb_path_query_first(p_plan, '$.Plans[*] ? (@."Parent Relationship" == "Outer")'));
+        v_right := syncline.count_scans(jsonb_path_query_first(p_plan, '$.Plans[*] ? (@."Parent Relationship" == "Inner")'));
         if v_left > 0 and v_right > 0 then
             if not p_is_merged then
                 return 'it joins';

@@ -341,10 +341,14 @@ begin
         case
             when p_merge is null then 'cross join lateral (select o.value) as said (value)'
             else format(
-                'left join %s.rows as r on r._key = o._key and o.source is not null
+                -- Of a row that only stays nothing is said: it keeps what it shows.
+                'left join %1$s.rows as r on r._key = o._key and o.source is not null
+                left join %1$s.base on base._key = r._key and r._conflicts is null and o.touch_id <= %2$s
                 cross join lateral (
-                    select case when o.source is null then o.value else nullif(r._conflicts -> o.column_name -> o.source, ''null'') end
-                ) as said (value)', v_work
+                    select case when o.source is null then o.value else coalesce(
+                        nullif(r._conflicts -> o.column_name -> o.source, ''null''), nullif(to_jsonb(base) -> o.column_name, ''null'')
+                    ) end
+                ) as said (value)', v_work, p_base.last_touch
             )
         end
     ) using p_build.entity, p_build.last_touch, p_build.columns;

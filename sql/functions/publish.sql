@@ -184,7 +184,7 @@ begin
                 message = format('the candidate of %s cannot be published: %s', v_item.entity, v_reason),
                 hint = 'Run again to build a new candidate.';
         end if;
-        perform syncline.record_swap(v_publication, v_item.entity_row, v_item.build, v_at);
+        perform syncline.record_swap(v_publication, v_item.entity_row, v_item.build, v_at, false);
         perform syncline.apply_conflicts(v_item.build_id);
         delete from syncline.conflict_findings where build_id = v_item.current_build;
     end loop;
@@ -326,7 +326,7 @@ begin
     perform set_config('syncline.is_swapping', 'on', true);
     v_return := syncline.open_publication(v_publication);
     select published_at into v_at from syncline.publications where publication_id = v_return;
-    perform syncline.record_swap(v_return, e, older, v_at), syncline.restore_conflicts(e.current_build)
+    perform syncline.record_swap(v_return, e, older, v_at, true), syncline.restore_conflicts(e.current_build)
     from syncline.entities as e
     inner join syncline.builds as older
         on e.entity = older.entity and older.version = 3 - e.current_version and older.state = 'retired'

@@ -1,4 +1,4 @@
--- What people and programs ask: status, reports, differences, proofs.
+-- What people and programs ask: status, reports, row errors, proofs.
 
 create or replace function syncline.run_kind(p_options jsonb) returns text
 language sql immutable
@@ -8,13 +8,14 @@ as $$
         when (p_options ->> 'dry_run')::boolean then 'dry run'
         when p_options ? 'push' then 'push'
         when p_options ? 'adopt' then 'adopt'
+        when p_options ? 'replay' then 'replay'
         when p_options -> 'steps' = '["load"]' then 'load'
         when p_options ? 'steps' then 'build'
         else 'sync'
     end
 $$;
 comment on function syncline.run_kind(jsonb) is
-'What kind of run these options ask for: sync, load, build, push, adopt, dry run or trial.';
+'What kind of run these options ask for: sync, load, build, push, adopt, replay, dry run or trial.';
 
 create or replace view syncline.run_objects as
 select
@@ -230,112 +231,6 @@ end
 $$;
 comment on function syncline.check_reported(text, text, bigint) is
 'Raises SY201 for an entity, a stream or a run that there is not, with those that there are.';
-
-create or replace function syncline.sides(p_entity text)
-returns table (
-    old_table text,
-    new_table text,
-    columns jsonb,
-    unique_key jsonb,
-    is_delta_all boolean,
-    delta_table text,
-    is_candidate boolean,
-    is_failed boolean
-)
-language plpgsql stable
-as $$
-declare
-    v_row syncline.entities;
-    v_current syncline.builds;
-    v_other syncline.builds;
-begin
-    perform syncline.check_known(array[p_entity]);
-    select * into v_row from syncline.entities where entity = p_entity;
-    select * into v_current from syncline.builds where build_id = v_row.current_build;
-    select * into v_other
-    from syncline.builds
-    where build_id = v_row.next_build
-        or (v_row.next_build is null and entity = p_entity and state = 'retired')
-        -- The rows of a candidate that failed stand in its table until the next build.
-        or (v_row.next_build is null and entity = p_entity and state = 'failed' and version is distinct from v_row.current_version)
-    order by build_id desc
-    limit 1;
-    if v_other.build_id is null and v_current.build_id is null then
-        raise exception using
-            errcode = 'SY305',
-            message = format('%s has neither a candidate nor anything published', p_entity),
-            hint = 'Run `syncline run` first.';
-    end if;
-    is_failed := coalesce(v_other.state = 'failed', false);
-    is_candidate := v_row.next_build is not null or is_failed;
-    old_table := format('%I.%I', v_row.schema_name, p_entity || '_v' || case when is_candidate then 3 - v_other.version else 3 - v_current.version end);
-    new_table := format('%I.%I', v_row.schema_name, p_entity || '_v' || case when is_candidate then v_other.version else v_current.version end);
-    if not is_candidate and v_other.build_id is null and exists (
-        select 1 from syncline.builds
-        where entity = p_entity and publication_id is not null and build_id <> v_row.current_build
-    ) then
-        raise exception using
-            errcode = 'SY305',
-            message = format('there is nothing to compare %s with: its last publish was rolled back or written over', p_entity),
-            hint = 'Run `syncline run --dry-run` to see what the next one would change.';
-    end if;
-    select jsonb_agg(col) into columns
-    from jsonb_array_elements(case when is_candidate then v_other.columns else v_current.columns end) as col;
-    unique_key := to_jsonb(v_row.unique_key);
-    is_delta_all := v_row.is_delta_all;
-    delta_table := format('%I.%I', v_row.schema_name, p_entity || '_delta');
-    return next;
-end
-$$;
-comment on function syncline.sides(text) is
-'What a diff of the entity compares: the candidate with current, one that failed included; with none, current with what it was before.';
-
-create or replace function syncline.diff(p_entity text, p_limit bigint default null)
-returns table (change text, _key text, old jsonb, new jsonb)
-language plpgsql stable
-as $$
-declare
-    v_sides record;
-    v_keys text;
-    v_identity text;
-    v_old_list text;
-    v_new_list text;
-begin
-    select * into v_sides from syncline.sides(p_entity);
-    v_keys := case when v_sides.is_delta_all then '' else format('where _key in (select delta._key from %s as delta)', v_sides.delta_table) end;
-    v_identity := coalesce('jsonb_build_array(' || syncline.column_list(v_sides.unique_key, '%I') || ')', 'to_jsonb(_key)');
-    select
-        string_agg(quote_ident(c.name), ', '),
-        string_agg(
-            case
-                when there.name is null then format('null::%s as %I', c.type, c.name) else quote_ident(c.name)
-            end, ', '
-        )
-    into v_new_list, v_old_list
-    from jsonb_to_recordset(v_sides.columns) as c (name text, type text)
-    left join jsonb_to_recordset(syncline.table_columns(v_sides.old_table::regclass)) as there (name text) on c.name = there.name;
-    return query execute format(
-        'with old_side as (
-            select %1$s as identity, row_number() over (partition by %1$s order by _key) as place, _key, to_jsonb(t) as content
-            from (select %2$s from %3$s %4$s) as t
-        ),
-        new_side as (
-            select %1$s as identity, row_number() over (partition by %1$s order by _key) as place, _key, to_jsonb(t) as content
-            from (select %5$s from %6$s %4$s) as t
-        )
-        select
-            case when o.content is null then ''inserted'' when n.content is null then ''deleted'' else ''updated'' end,
-            coalesce(n._key, o._key), o.content, n.content
-        from new_side as n full join old_side as o using (identity, place)
-        where n.content is distinct from o.content
-        order by 1, coalesce(n._key, o._key), place
-        limit %7$s',
-        v_identity, v_old_list, v_sides.old_table, v_keys, v_new_list, v_sides.new_table, coalesce(p_limit::text, 'all')
-    );
-end
-$$;
-comment on function syncline.diff(text, bigint) is
-'Row by row: the candidate against current; with none, what the last publish changed. Reads only the keys in delta.';
 
 create or replace function syncline.verify(p_entity text) returns table (problem text, _key text)
 language plpgsql

@@ -12,7 +12,7 @@ declare
     v_known text[] := (select syncline.sorted(array_agg(source)) from syncline.streams where is_declared);
     v_options text[] := array[
         'streams', 'steps', 'dry_run', 'limit', 'full_refresh', 'force_overwrite', 'allow_mass_delete', 'since', 'until',
-        'publish', 'push', 'adopt', 'key'
+        'publish', 'push', 'adopt', 'key', 'replay'
     ];
     v_unknown text;
 begin

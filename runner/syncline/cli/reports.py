@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
-import msgspec
 
 from syncline.cli.context import command, connected, console, example, print_json
 
@@ -17,48 +14,26 @@ from syncline.cli.context import command, connected, console, example, print_jso
 )
 def diff(as_json: bool, entity: str, limit: int) -> None:
     """Show row by row what the candidate would change; with none, what the last publish changed."""
-    from syncline import db
+    from syncline import preview
+    from syncline.report import describe_counts, print_changes
 
     with connected() as (_, connection):
-        sides = db.call(connection, "sides", entity)[0]
-        # As texts: a numeric must not lose digits on its way through a float.
-        rows = connection.execute(
-            "select change, _key, old::text, new::text from syncline.diff(%s, %s)",
-            (entity, None if as_json else limit + 1),
-        ).fetchall()
-    for row in rows:
-        for side in ("old", "new"):
-            row[side] = {} if row[side] is None else msgspec.json.decode(row[side], type=dict[str, msgspec.Raw])
-    what = "failed candidate" if sides["is_failed"] else "candidate" if sides["is_candidate"] else "last publish"
-    if as_json:
-        for row in rows:
-            click.echo(msgspec.json.encode(row | {"old": row["old"] or None, "new": row["new"] or None, "shows": what}))
-        return
-    screen = console()
-    shown = f"the {what} against current" if sides["is_candidate"] else "what the last publish changed"
-    screen.print(f"[bold]{entity}[/]: {shown}", highlight=False)
-    for row in rows[:limit]:
-        _print_change(screen, row, [column["name"] for column in sides["columns"]])
-    if len(rows) > limit:
-        screen.print("[dim]… and more: --limit, or --json for all[/]", highlight=False)
-    if not rows:
-        screen.print("no differences")
-
-
-def _print_change(screen: Any, row: dict[str, Any], columns: list[str]) -> None:
-    from rich.markup import escape
-
-    marks = {"inserted": "[green]+[/]", "deleted": "[red]-[/]", "updated": "[yellow]~[/]"}
-    screen.print(f"{marks[row['change']]} {escape(row['_key'])}", highlight=False)
-    old, new = ({name: bytes(value).decode() for name, value in row[side].items()} for side in ("old", "new"))
-    for name in columns:
-        if name == "_key" or old.get(name) == new.get(name):
-            continue
-        before, after = escape(old.get(name, "null")), escape(new.get(name, "null"))
-        if row["change"] == "updated":
-            screen.print(f"    {name}: [red]{before}[/] → [green]{after}[/]", highlight=False)
-        else:
-            screen.print(f"    {name}: {after if row['change'] == 'inserted' else before}", highlight=False)
+        summary = preview.summary(connection, entity)
+        if as_json:
+            for piece in preview.in_pieces(preview.whole_rows(connection, summary)):
+                click.echo(piece, nl=False)
+            return
+        screen = console()
+        of = (
+            "what the last publish changed"
+            if summary.shows == "last publish"
+            else f"the {summary.shows} against current"
+        )
+        counts = describe_counts(summary.counts) or "no row differs"
+        screen.print(f"[bold]{entity}[/]: {of}: {counts}", highlight=False)
+        print_changes(screen, summary, preview.changes(connection, entity, limit))
+        if sum(summary.counts.values()) > limit:
+            screen.print("[dim]--limit N shows more, --json all[/]", highlight=False)
 
 
 @command(epilog=example("syncline status"))
@@ -153,39 +128,3 @@ def runs(as_json: bool, limit: int) -> None:
         "error": "error",
     }
     console().print(rows_table(rows, headings) if rows else "no runs yet: `syncline run`")
-
-
-@command(epilog=example("syncline errors --entity talents"))
-@click.option("--entity", help="Only of this entity.")
-@click.option("--stream", help="Only of this stream: its name, or source.stream.")
-@click.option("--run", "run_id", type=int, help="All errors of this run, whether they still hold or not.")
-@click.option(
-    "--limit", type=click.IntRange(1), default=50, show_default=True, help="Rows to print; --json prints all."
-)
-def errors(as_json: bool, entity: str | None, stream: str | None, run_id: int | None, limit: int) -> None:
-    """List the records and values that did not fit and came no better since."""
-    from syncline import db
-    from syncline.report import rows_table
-
-    with connected() as (_, connection):
-        db.call(connection, "check_reported", entity, stream, run_id)
-        rows = db.call(connection, "list_errors", entity, stream, run_id, None if as_json else limit + 1)
-    if as_json:
-        print_json({"errors": rows})
-        return
-    headings = {
-        "severity": "severity",
-        "stream": "stream",
-        "entity": "entity",
-        "_key": "key",
-        "row_number": "row",
-        "column_name": "column",
-        "value": "value",
-        "message": "message",
-    }
-    for row in rows:
-        row["value"] = (row["value"] or "")[:60]
-    screen = console()
-    screen.print(rows_table(rows[:limit], headings) if rows else "no errors")
-    if len(rows) > limit:
-        screen.print(f"[dim]the first {limit}: --limit, or --json for all[/]", highlight=False)

@@ -10,13 +10,17 @@ import click
 from syncline.cli.context import command, connected, console, database, example, print_error, print_json, read_project
 
 
-def _work(as_json: bool, **options: Any) -> None:
-    """Run with these options, show it, and exit with the run's code."""
+def _work(as_json: bool, *, sample: int | None = None, **options: Any) -> None:
+    """Run with these options, show it, and exit with the run's code.
+
+    With `sample` what it would change is shown too: as JSON every row, else so many of each kind.
+    """
     from syncline import telemetry
     from syncline.connectors import check_settings
     from syncline.pipeline import Engine
     from syncline.pipeline import run as work
-    from syncline.report import LiveWatcher, PlainWatcher, SilentWatcher, print_run
+    from syncline.preview import Preview, in_pieces
+    from syncline.report import LiveWatcher, PlainWatcher, SilentWatcher, print_preview, print_run
     from syncline.run_options import RunOptions
 
     project = read_project()
@@ -25,8 +29,19 @@ def _work(as_json: bool, **options: Any) -> None:
     telemetry.configure("syncline run")
     screen = console(stderr=as_json)
     watcher: Any = SilentWatcher(screen) if as_json else (LiveWatcher if screen.is_terminal else PlainWatcher)(screen)
-    with Engine(project, database(project)) as engine, watcher:
-        report = work(engine, RunOptions(**options), watcher)
+    dsn = database(project)
+    with Preview(dsn, None if as_json else sample) as preview:
+        look = preview.look if sample is not None else None
+        with Engine(project, dsn) as engine, watcher:
+            report = work(engine, RunOptions(**options), watcher, look)
+        if look is not None and preview.candidates is None:
+            # Another process worked the identical request, or nothing came to a build.
+            look(report["run_id"])
+        if as_json:
+            for piece in in_pieces(preview.lines()):
+                click.echo(piece, nl=False)
+        else:
+            print_preview(screen, preview.candidates or [], report)
     if as_json:
         print_json(report)
     else:
@@ -43,6 +58,9 @@ _wait = click.option(
     "--wait-timeout", type=float, default=600, show_default=True, help="Seconds to wait for a run in the way."
 )
 _mass_delete = click.option("--allow-mass-delete", is_flag=True, help="Let an empty or much smaller answer through.")
+_force = click.option(
+    "--force-overwrite", is_flag=True, help="Fill reference fields from their sources again, as for new rows."
+)
 _refresh = click.option("--full-refresh", is_flag=True, help="Load in full, and build from all records.")
 
 
@@ -50,19 +68,32 @@ _refresh = click.option("--full-refresh", is_flag=True, help="Load in full, and 
 @_sources
 @_entity
 @_stream
-@click.option("--dry-run", is_flag=True, help="Publish nothing; `syncline publish` publishes what was shown.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show what would change, publish nothing; `syncline publish` publishes what was shown.",
+)
 @click.option("--limit", type=click.IntRange(1), help="A trial with so many records a stream; never published.")
+@click.option(
+    "--sample",
+    type=click.IntRange(0),
+    help="Rows of each kind that a dry run or a trial shows, 5 by default; --json prints all.",
+)
 @click.option(
     "--publish",
     type=click.Choice(["together", "each"]),
     help="All entities or none, or each that neither failed nor depends on one that did.",
 )
 @_refresh
+@_force
 @_mass_delete
 @_wait
-def run(as_json: bool, sources: tuple[str, ...], **options: Any) -> None:
+def run(as_json: bool, sources: tuple[str, ...], sample: int | None, **options: Any) -> None:
     """Load, build, check and publish what the sources bring: all of them, or those named."""
-    _work(as_json, sources=sources, **options)
+    shows = options["dry_run"] or options["limit"] is not None
+    if sample is not None and not shows:
+        raise click.UsageError("--sample belongs to --dry-run and --limit")
+    _work(as_json, sample=(5 if sample is None else sample) if shows else None, sources=sources, **options)
 
 
 @command(epilog=example("syncline load agency talents"))
@@ -91,6 +122,7 @@ def load(as_json: bool, source: str | None, is_push: bool, full: bool, **options
 @command(epilog=example("syncline build --entity talents"))
 @_entity
 @_refresh
+@_force
 @_mass_delete
 @_wait
 def build(as_json: bool, **options: Any) -> None:
@@ -131,7 +163,8 @@ def rollback(as_json: bool, entity: str | None) -> None:
 
 @command(epilog=example("syncline verify talents"))
 @click.argument("entities", nargs=-1, metavar="[ENTITY]...")
-def verify(as_json: bool, entities: tuple[str, ...]) -> None:
+@click.option("--raw", is_flag=True, help="Compare what is published with a whole evaluation of the records, instead.")
+def verify(as_json: bool, entities: tuple[str, ...], raw: bool) -> None:
     """Prove on the live database that delta holds exactly the keys on which the two versions differ."""
     from syncline import db
 
@@ -139,7 +172,7 @@ def verify(as_json: bool, entities: tuple[str, ...]) -> None:
         names = list(entities) or [
             row["entity"] for row in connection.execute("select entity from syncline.entity_status order by entity")
         ]
-        found = {name: db.call(connection, "verify", name) for name in names}
+        found = {name: db.call(connection, "verify_raw" if raw else "verify", name) for name in names}
     problems = {name: rows for name, rows in found.items() if rows}
     if as_json:
         print_json({"verified": names, "problems": problems})
@@ -149,16 +182,21 @@ def verify(as_json: bool, entities: tuple[str, ...]) -> None:
             for row in problems.get(name, [])[:5]:
                 click.echo(f"  {row['problem']}: {row['_key'] or ''}")
     if problems:
+        what = "current" if raw else "delta"
         print_error(
-            f"delta is wrong for {', '.join(problems)}", "Run `syncline run --full-refresh`, and report this defect."
+            f"{what} is wrong for {', '.join(problems)}", "Run `syncline run --full-refresh`, and report this defect."
         )
         sys.exit(1)
 
 
 @command(epilog=example("syncline prune"))
-def prune(as_json: bool) -> None:
-    """Delete the revisions that nothing needs any more, in all streams, by their `keep`, and old log events."""
-    from syncline import control, logs
+@click.option("--references", metavar="AGE", help="External references, too, whose record has been gone so long: 1y.")
+def prune(as_json: bool, references: str | None) -> None:
+    """Delete what is too old: revisions by their `keep`, log events, closed row errors and changes."""
+    from syncline import control, db, logs
+    from syncline.config import parse_duration
+
+    unseen = parse_duration(references) if references else None
 
     with connected() as (project, connection):
         pruned = {
@@ -168,10 +206,17 @@ def prune(as_json: bool) -> None:
             if stream.common.keep != "all"
         }
         events = logs.prune(connection, project)
+        errors = logs.prune_errors(connection, project)
+        changes = logs.prune_changes(connection, project)
+        forgotten = db.call_value(connection, "prune_references", unseen) if unseen is not None else 0
     if as_json:
-        print_json({"pruned": pruned, "log_events": events})
+        counts = {"log_events": events, "row_errors": errors, "changes": changes, "references": forgotten}
+        print_json({"pruned": pruned, **counts})
     else:
-        click.echo(f"pruned {sum(pruned.values()):,} revisions in {len(pruned)} streams, {events:,} log events")
+        revisions = f"{sum(pruned.values()):,} revisions in {len(pruned)} streams"
+        click.echo(f"pruned {revisions}, {events:,} log events, {errors:,} closed row errors, {changes:,} changes")
+        if unseen is not None:
+            click.echo(f"forgot {forgotten:,} external references")
 
 
 @command(name="reset-cursor", epilog=example("syncline reset-cursor agency talents"))

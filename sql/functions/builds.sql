@@ -58,18 +58,7 @@ declare
     v_rewrites boolean;
     v_writes boolean;
 begin
-    set local client_min_messages = warning;
-    set local work_mem = '64MB';
-    set local maintenance_work_mem = '256MB';
-    -- What a value reads as must not depend on how server, database or user are set up.
-    set local datestyle = 'ISO, YMD';
-    set local timezone = 'UTC';
-    set local intervalstyle = 'postgres';
-    set local extra_float_digits = 1;
-    set local bytea_output = 'hex';
-    set local lc_monetary = 'C';
-    -- Keys are looked up by index as long as they are few: what a build reads has mostly just been written.
-    set local random_page_cost = 1.1;
+    perform syncline.settle_values();
     perform syncline.lock_entity(v_entity);
     v_row := syncline.open_entity(v_entity, v_schema, p_spec -> 'unique_key');
     select * into v_base from syncline.builds where build_id = v_row.current_build;
@@ -143,6 +132,28 @@ begin
 end
 $$;
 comment on function syncline.build_version(jsonb) is 'The build itself; syncline.build calls it.';
+
+create or replace function syncline.settle_values() returns void
+language sql
+as $$
+    select set_config(name, value, true)
+    from (
+        values
+        ('client_min_messages', 'warning'),
+        ('work_mem', '64MB'),
+        ('maintenance_work_mem', '256MB'),
+        -- What a value reads as must not depend on how server, database or user are set up.
+        ('datestyle', 'ISO, YMD'),
+        ('timezone', 'UTC'),
+        ('intervalstyle', 'postgres'),
+        ('extra_float_digits', '1'),
+        ('bytea_output', 'hex'),
+        ('lc_monetary', 'C'),
+        -- Keys are looked up by index as long as they are few: what a build reads has mostly just been written.
+        ('random_page_cost', '1.1')
+    ) as settings (name, value)
+$$;
+comment on function syncline.settle_values() is 'Sets what a build relies on, until the transaction ends.';
 
 create or replace function syncline.open_entity(p_entity text, p_schema text, p_unique_key jsonb) returns syncline.entities
 language plpgsql

@@ -8,17 +8,17 @@ import tempfile
 from pathlib import Path
 
 from syncline import embedded
-from tests.bench import agency, preview, production, readers, sources, volume
+from tests.bench import agency, preview, production, readers, sources, trust, volume
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument(
-        "what", nargs="*", help="volume, memory, preview, agency, production, readers, sources; all without"
+        "what", nargs="*", help="volume, memory, preview, trust, agency, production, readers, sources; all without"
     )
     parser.add_argument("--records", type=int, default=1_000_000)
     arguments = parser.parse_args()
-    wanted = arguments.what or ["volume", "memory", "preview", "agency", "production", "readers", "sources"]
+    wanted = arguments.what or ["volume", "memory", "preview", "trust", "agency", "production", "readers", "sources"]
     folder = Path(tempfile.mkdtemp(prefix="syncline bench "))
     folder.chmod(0o755)
     try:
@@ -29,6 +29,8 @@ def main() -> None:
             volume.measure_memory(dsn, folder, [arguments.records, 3 * arguments.records])
         if "preview" in wanted:
             preview.measure_previews(dsn, folder, arguments.records)
+        if "trust" in wanted:
+            trust.measure(dsn, folder, arguments.records)
         if "agency" in wanted:
             agency.measure(dsn, folder)
         if "production" in wanted:

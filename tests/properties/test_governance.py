@@ -404,9 +404,10 @@ class Governance(RuleBasedStateMachine):
             assert (row["override"] is not None) == ((key, row["column_name"]) in self.current.overrides)
 
     @invariant()
-    def delta_holds_the_differing_keys(self) -> None:
+    def both_proofs_hold(self) -> None:
         if self.current is not None:
             assert db.call(self.subject.connection, "verify", ENTITY) == []
+            assert db.call(self.subject.connection, "verify_raw", ENTITY) == []
 
 
 def test_every_row_is_as_the_rules_say(clones: Clones) -> None:

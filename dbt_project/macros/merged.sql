@@ -26,7 +26,7 @@
             {{ _coalesced(plan.active, '_key') }} as _key
             {%- for name, field in plan.fields.items() %},
             {{ _merged_value(name, field.truths, field.stand_in) }} as {{ adapter.quote(name) }}
-            {%- if field.references %},
+            {%- if field.keeps %},
             {{ _merged_value(name, field.references, field.stand_in) }} as {{ adapter.quote('_new_' ~ name) }}
             {%- endif -%}
             {%- endfor %},
@@ -72,7 +72,10 @@
             {%- set joined = priority | select('in', active) | first -%}
             {%- set stand_in = '(case when false then ' ~ adapter.quote(joined) ~ '.' ~ adapter.quote(name) ~ ' end)' if joined
                 else '(select off.' ~ adapter.quote(name) ~ ' from ' ~ relations[priority[0]] ~ ' as off where false)' -%}
-            {%- do merged_fields.update({name: {'truths': truths, 'references': references, 'stand_in': stand_in}}) -%}
+            {#- It keeps what it has, too, while its references are switched off. -#}
+            {%- set words = authority.values() | list if authority is mapping else [authority] -%}
+            {%- set keeps = 'reference' in words and settings.get('active', true) -%}
+            {%- do merged_fields.update({name: {'truths': truths, 'references': references, 'keeps': keeps, 'stand_in': stand_in}}) -%}
         {%- endif -%}
     {%- endfor -%}
     {%- for name in relations if name not in used -%}
@@ -81,7 +84,7 @@
     {%- set mark = {'sources': {}, 'fields': {}, 'derived': derived} -%}
     {%- for name in relations -%}{%- do mark.sources.update({name: relations[name] | string}) -%}{%- endfor -%}
     {%- for name, field in merged_fields.items() -%}
-        {%- do mark.fields.update({name: {'truths': field.truths, 'references': field.references}}) -%}
+        {%- do mark.fields.update({name: {'truths': field.truths, 'references': field.references, 'keeps': field.keeps}}) -%}
     {%- endfor -%}
     {{ return({'relations': relations, 'active': active, 'fields': merged_fields, 'derived': derived, 'mark': mark}) }}
 {%- endmacro -%}

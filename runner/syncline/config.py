@@ -284,7 +284,10 @@ def parse_duration(text: str) -> timedelta:
     match = _DURATION.fullmatch(text.strip())
     if not match:
         raise ConfigurationError(f"{text!r} is no duration", "Write a number and a unit: 90s, 15m, 6h or 7d.")
-    return timedelta(seconds=int(match.group(1)) * _UNITS[match.group(2)])
+    try:
+        return timedelta(seconds=int(match.group(1)) * _UNITS[match.group(2)])
+    except OverflowError:
+        raise ConfigurationError(f"{text!r} is too long a duration", "Write less: 7d, 1y.") from None
 
 
 @cache

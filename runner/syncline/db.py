@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, LiteralString
 
 import msgspec
 import psycopg
@@ -122,12 +122,20 @@ def pooler_error(what: str) -> ConfigurationError:
 
 def call(connection: Connection, function: str, *arguments: Any, **named: Any) -> list[DictRow]:
     """Call a function of the control plane and return its rows; errors are translated."""
-    places = ", ".join(["%s"] * len(arguments) + [f"{name} => %s" for name in named])
     with translated():
-        return connection.execute(
-            f"select * from syncline.{function}({places})",  # noqa: S608
-            (*arguments, *named.values()),
-        ).fetchall()
+        return connection.execute(_calling(function, arguments, named), (*arguments, *named.values())).fetchall()
+
+
+def call_exact(connection: Connection, function: str, *arguments: Any, **named: Any) -> list[DictRow]:
+    """As `call`, with JSON as the text that it is: a numeric must not lose digits on its way through a float."""
+    with translated(), connection.cursor() as cursor:
+        set_json_loads(msgspec.Raw, cursor)
+        return cursor.execute(_calling(function, arguments, named), (*arguments, *named.values())).fetchall()
+
+
+def _calling(function: str, arguments: Iterable[Any], named: Iterable[str]) -> LiteralString:
+    places = ", ".join(["%s" for _ in arguments] + [f"{name} => %s" for name in named])
+    return f"select * from syncline.{function}({places})"  # noqa: S608
 
 
 def call_value(connection: Connection, function: str, *arguments: Any, **named: Any) -> Any:

@@ -76,6 +76,8 @@ class DbtProcess:
         arguments = ["build", "--select", *select, "--exclude-resource-type", "unit_test", "--no-fail-fast"]
         if is_exact:
             arguments += ["--indirect-selection", "empty"]
+        if self._manifest is not None:
+            _forget_ctes(self._manifest)
         result = self._invoke(arguments, manifest=self._manifest)
         if result.exception is not None:
             return {"error": explain(str(result.exception))}
@@ -115,6 +117,14 @@ def _unknown_setting(manifest: Manifest) -> dict[str, str | None] | None:
                     "hint": f"Known beside dbt's own: {', '.join(sorted(_SETTINGS))}.",
                 }
     return None
+
+
+def _forget_ctes(manifest: Manifest) -> None:
+    """Make dbt inject ephemeral models anew: it renders models with each build, and takes an injection for done."""
+    for node in manifest.nodes.values():
+        if getattr(node, "extra_ctes_injected", False):
+            node.compiled, node.compiled_code = False, None
+            node.extra_ctes_injected, node.extra_ctes, node._pre_injected_sql = False, [], None
 
 
 def _describe(manifest: Manifest) -> dict[str, Any]:

@@ -172,7 +172,7 @@ def print_preview(console: Console, candidates: Sequence[Candidate], report: Map
     """Print what a run that published nothing would change, entity by entity."""
     if report["kind"] == "trial":
         console.print("[bold]what these records would change:[/]", highlight=False)
-    elif report["errors"]:
+    elif report["errors"] and candidates:
         console.print("[bold]what the candidates would have changed:[/]", highlight=False)
     elif candidates:
         console.print("[bold]what `syncline publish` would change:[/]", highlight=False)

@@ -1,5 +1,29 @@
 -- <entity>_history of models that say `history: true`: every row as it was published, from when to when.
 
+create or replace function syncline.has_history(p_entity text) returns boolean
+language sql stable
+as $$
+    select exists (select from syncline.models where entity = p_entity and (spec ->> 'history')::boolean)
+$$;
+comment on function syncline.has_history(text) is
+'Whether the entity ever said `history: true`: only then is a table <entity>_history its own, and not somebody else''s.';
+
+create or replace function syncline.check_history(p_schema text, p_entity text) returns void
+language plpgsql stable
+as $$
+declare
+    v_there regclass := to_regclass(format('%I.%I', p_schema, p_entity || '_history'));
+begin
+    if v_there is not null and not syncline.table_columns(v_there) @> '[{"name": "_valid_from"}, {"name": "_valid_to"}]' then
+        raise exception using
+            errcode = 'SY214',
+            message = format('%s is there already, and is not a history of %s', v_there, p_entity),
+            hint = 'Rename it, or give the entity another name: `history: true` makes a table of that name.';
+    end if;
+end
+$$;
+comment on function syncline.check_history(text, text) is 'Raises SY214 where another object has the name of an entity''s history.';
+
 create or replace function syncline.open_history(p_row syncline.entities, p_version smallint, p_at timestamptz) returns boolean
 language plpgsql
 as $$

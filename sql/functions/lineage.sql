@@ -86,6 +86,7 @@ begin
             when c.name = '_missing_since' then 'missing since'
             when v_merge -> 'derived' ? c.name then 'derived'
             when several.name is not null then several.rule
+            when v_merge -> 'fields' ? c.name then 'switched off'
             when single.path is not null then 'typed'
             else 'computed'
         end,
@@ -349,7 +350,7 @@ begin
         from syncline.overrides as o
         where o.entity = p_entity and o._key = v_key
         union all
-        select o.lifted_at, 'override lifted', o.column_name, o.value, o.displaced, null, o.lifted_by, null
+        select o.lifted_at, 'override lifted', o.column_name, o.value, null, null, o.lifted_by, 'from ' || o.source
         from syncline.overrides as o
         where o.entity = p_entity and o._key = v_key and o.lifted_at is not null
         union all

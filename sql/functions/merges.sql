@@ -27,7 +27,7 @@ as $$
             else array['_conflicts'] || array(
                 select '_new_' || field.key
                 from jsonb_each(p_merge -> 'fields') as field
-                where field.value -> 'references' <> '[]'
+                where (field.value ->> 'keeps')::boolean
             )
         end
 $$;
@@ -134,7 +134,7 @@ begin
     select
         string_agg(
             format(case
-                when coalesce(p_merge #> array['fields', c.name, 'references'], '[]') = '[]' then 'merged.%1$I'
+                when not coalesce((p_merge #>> array['fields', c.name, 'keeps'])::boolean, false) then 'merged.%1$I'
                 when p_active is null then 'coalesce(merged.%1$I, merged.%2$I) as %1$I'
                 when p_is_forced then 'coalesce(merged.%1$I, merged.%2$I, active.%1$I) as %1$I'
                 else 'coalesce(merged.%1$I, case when active._key is null then merged.%2$I else active.%1$I end) as %1$I'

@@ -64,6 +64,9 @@ begin
     end if;
     execute format('drop view %s', v_view);
     perform syncline.close_stubs(v_entity, p_spec -> 'streams');
+    if (p_spec ->> 'history')::boolean then
+        perform syncline.check_history(p_spec ->> 'schema', v_entity);
+    end if;
     if p_spec ->> 'on_missing' = 'mark' then
         v_columns := v_columns || '[{"name": "_missing_since", "type": "timestamp with time zone"}]'::jsonb;
     end if;

@@ -152,7 +152,8 @@ begin
     end if;
     perform pg_advisory_xact_lock(syncline.lock_class('publish'), 0);
     perform 1 from syncline.entities where next_build = any(p_builds) order by entity for update;
-    v_publication := syncline.open_publication(null);
+    -- Outside a run, what was built by one: a publish after a dry run.
+    v_publication := syncline.open_publication(null, (select max(run_id) from syncline.builds where build_id = any(p_builds)));
     select published_at into v_at from syncline.publications where publication_id = v_publication;
     for v_item in
         select b as build, e as entity_row, b.*, e.current_build, e.next_build, e.held_at, base.loads as base_loads_now
@@ -216,17 +217,17 @@ $$;
 comment on function syncline.publish(bigint[], boolean) is
 'Points the current views of these builds'' entities at them in the caller''s transaction: all or none. Raises SY303 where one is not what was checked any more, and 55P03 where a view''s lock cannot be had within 100 ms.';
 
-create or replace function syncline.open_publication(p_rolls_back bigint) returns bigint
+create or replace function syncline.open_publication(p_rolls_back bigint, p_run_id bigint) returns bigint
 language sql
 as $$
     -- Times of publications rise, whatever the clock does: histories are read by them.
     insert into syncline.publications (run_id, rolls_back, published_at)
     select
-        syncline.session_run(), p_rolls_back,
+        coalesce(syncline.session_run(), p_run_id), p_rolls_back,
         greatest(clock_timestamp(), (select max(published_at) from syncline.publications) + interval '1 microsecond')
     returning publication_id
 $$;
-comment on function syncline.open_publication(bigint) is
+comment on function syncline.open_publication(bigint, bigint) is
 'The row of a publish, or of a rollback of one, under the lock that lets one be at a time; returns its number.';
 
 create or replace function syncline.announce(p_publication_id bigint) returns void
@@ -324,7 +325,7 @@ begin
     end if;
     perform 1 from syncline.entities where entity = any(v_entities) order by entity for update;
     perform set_config('syncline.is_swapping', 'on', true);
-    v_return := syncline.open_publication(v_publication);
+    v_return := syncline.open_publication(v_publication, null);
     select published_at into v_at from syncline.publications where publication_id = v_return;
     perform syncline.record_swap(v_return, e, older, v_at, true), syncline.restore_conflicts(e.current_build)
     from syncline.entities as e

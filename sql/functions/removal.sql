@@ -31,10 +31,12 @@ begin
     perform syncline.drop_version(p_entity, v_row.schema_name, 1::smallint);
     perform syncline.drop_version(p_entity, v_row.schema_name, 2::smallint);
     execute format('drop table if exists %I.%I', v_row.schema_name, p_entity || '_delta');
-    execute format(
-        'drop function if exists %1$I.%2$I(timestamptz); drop table if exists %1$I.%3$I',
-        v_row.schema_name, p_entity || '_as_of', p_entity || '_history'
-    );
+    if syncline.has_history(p_entity) then
+        execute format(
+            'drop function if exists %1$I.%2$I(timestamptz); drop table if exists %1$I.%3$I',
+            v_row.schema_name, p_entity || '_as_of', p_entity || '_history'
+        );
+    end if;
     delete from syncline.row_errors where entity = p_entity;
     delete from syncline.builds where entity = p_entity;
     delete from syncline.entities where entity = p_entity;

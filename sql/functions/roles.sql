@@ -219,6 +219,13 @@ begin
                     from syncline.entities as e, unnest(array['v1', 'v2', 'next', 'current', 'delta']) as part
                     where e.schema_name = place.nspname and made.relname = e.entity || '_' || part
                 )
+                or exists (
+                    select
+                    from syncline.entities as e
+                    where e.schema_name = place.nspname
+                        and made.relname = e.entity || '_history'
+                        and syncline.has_history(e.entity)
+                )
             )
     loop
         execute v_statement;
@@ -270,7 +277,7 @@ declare
     v_reader name := syncline.role_for('reader');
     v_history regclass := to_regclass(format('%I.%I', p_schema, p_entity || '_history'));
 begin
-    if v_reader is null or v_history is null then
+    if v_reader is null or v_history is null or not syncline.has_history(p_entity) then
         return;
     end if;
     if not has_table_privilege(v_reader, v_history, 'select') then

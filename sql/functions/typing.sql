@@ -219,7 +219,7 @@ begin
             p_path,
             p_type,
             p_value,
-            case when p_value is null then 'a required value is missing' else 'not a valid ' || p_type end,
+            case when p_value is null then 'a required value is missing' else 'not a valid ' || regexp_replace(p_type, '^text as ', '') end,
             case when p_is_required then 'error' else 'warning' end
         );
     end if;

@@ -41,6 +41,7 @@ WORDS = {
     "psql": ["-Atc", "select 1"],
     "reset-cursor": ["shop", "people"],
     "diff": ["people"],
+    "lineage": ["people"],
     "run": ["shop"],
     "load": ["shop"],
     "rollback": ["people"],

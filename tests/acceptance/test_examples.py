@@ -1,4 +1,4 @@
-"""The examples replica and school: made with `syncline init`, synced three times, then looked at by SQL."""
+"""The examples: made with `syncline init`, synced, then looked at by SQL; where a page is a walk, as it is printed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from syncline import embedded
+from tests.walk import Walk
 
 
 class Example:
@@ -23,8 +24,11 @@ class Example:
 
     def __init__(self, root: Path, name: str) -> None:
         self.root, self.name = root, name
-        hidden = {"DATABASE_URL", "REPLICA_URL", "SCHOOL_API_URL", "SCHOOL_API_TOKEN"}
-        self.environment = {key: value for key, value in os.environ.items() if key not in hidden}
+        hidden = {"DATABASE_URL", "PARTNERS_SHEET", "GOOGLE_SERVICE_ACCOUNT"}
+        prefixes = ("REPLICA_", "SCHOOL_API_", "STAFF_API_", "SHEETS_API_", "CRM_API_")
+        self.environment = {
+            key: value for key, value in os.environ.items() if key not in hidden and not key.startswith(prefixes)
+        }
         # cron's line finds `syncline` on the PATH.
         self.environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         self.call(sys.executable, "-m", "syncline", "init", str(root), "--example", name, cwd=root.parent)
@@ -82,6 +86,7 @@ class Example:
 @contextmanager
 def made(root: Path, name: str) -> Iterator[Example]:
     """Make the example; stop its servers at the end."""
+    root.mkdir(exist_ok=True)
     example = Example(root / "x", name)
     try:
         yield example
@@ -101,6 +106,30 @@ def shop(tmp_path: Path) -> Iterator[Example]:
 def school(tmp_path: Path) -> Iterator[Example]:
     with made(tmp_path, "school") as example:
         yield example
+
+
+@pytest.fixture
+def staff(tmp_path: Path) -> Iterator[Example]:
+    with made(tmp_path / "a nursery", "staff") as example:
+        yield example
+
+
+@pytest.fixture
+def partners(tmp_path: Path) -> Iterator[Example]:
+    with made(tmp_path / "an agency", "partners") as example:
+        yield example
+
+
+@contextmanager
+def walked(example: Example) -> Iterator[Walk]:
+    """Do all that the example's page shows; yield while its servers run."""
+    walk = Walk(example.root / "examples" / example.name / "README.md", example.root, example.environment)
+    try:
+        walk.go()
+        assert len(walk.done) > 10
+        yield walk
+    finally:
+        walk.stop()
 
 
 def changes(report: dict[str, Any]) -> dict[str, tuple[int, int, int]]:
@@ -217,3 +246,76 @@ def test_the_school(school: Example) -> None:
     assert school.said("rollback")["rolled_back"] == ["classes", "enrollments", "subjects", "users"]
     assert school.rows("select count(*) from enrollments_current") == [(960,)]
     assert school.said("verify")["problems"] == {}
+
+
+def test_the_staff(staff: Example) -> None:
+    """The page's walk holds; who left is marked and came back, nothing is lost, and each run says who asked for it."""
+    with walked(staff):
+        staff.rows("select syncline.fire_schedule('every-6h', clock_timestamp())")
+        staff.call(sys.executable, "-m", "syncline", "worker", "--burst")
+        scheduled, manual, *others = staff.said("runs")["runs"]
+    assert (manual["trigger"], manual["triggered_by"]) == ("manual", "ann@nursery.example.com")
+    assert changes(manual) == {"employees": (1, 3, 0), "employments": (2, 1, 0)}
+    assert (scheduled["trigger"], scheduled["schedule"], scheduled["status"]) == ("scheduler", "every-6h", "succeeded")
+    assert set(states(scheduled).values()) == {"unchanged"}
+    assert [(run["run_id"], run["trigger"]) for run in others] == [(3, "cli"), (2, "cli"), (1, "cli")]
+
+    away = staff.rows("select employee_id from employees_current where _missing_since is not null")
+    assert away == [("e022",)]
+    was_away = "select _missing_since is not null, _valid_to is null from employees_history where employee_id = '{}'"
+    assert staff.rows(was_away.format("e021") + " order by _valid_from") == [
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
+    assert staff.rows(was_away.format("e022") + " order by _valid_from") == [(False, False), (True, True)]
+    here = "select count(*), count(*) filter (where _missing_since is null) from employees_as_of({})"
+    ended = "(select finished_at from syncline.runs where run_id = {})"
+    assert [staff.rows(here.format(ended.format(run)))[0] for run in (1, 2, 3, 4)] == [
+        (40, 40),
+        (41, 40),
+        (42, 42),
+        (43, 42),
+    ]
+    assert staff.rows("select count(*) from timeline where event = 'hired'") == [(43,)]
+    assert staff.rows("select count(*) from employments_current where employee_id = 'e022'") == [(1,)]
+    feed = "select change, old, new from syncline.list_changes('employees', 'e013')"
+    assert staff.rows(feed) == [("updated", {"hours_per_week": 32}, {"hours_per_week": 34})]
+    assert staff.said("verify")["problems"] == {}
+    assert staff.said("verify", "--raw")["problems"] == {}
+
+
+def test_the_partners(partners: Example) -> None:
+    """The page's walk holds: rules, row errors, a dry run, conflicts, overrides and lineage; no decision is lost."""
+    with walked(partners):
+        one = "select brand_name, industry, email from partners_current where partner_code = '{}'"
+        assert partners.rows(one.format("P-019"))[0][0] == "Juniper Home & Skincare", "the rollback brought it back"
+        assert partners.rows(one.format("P-006"))[0][1] == "food"
+        third = partners.said("run")
+        again = partners.said("run")
+    assert changes(third)["partners"] == (1, 4, 0)
+    assert set(states(again).values()) == {"unchanged"}
+    assert partners.rows(one.format("P-019"))[0][0] == "Juniper Skincare", "the override was lifted"
+    assert partners.rows(one.format("P-006"))[0][1] == "food", "a reference fills new rows only"
+    assert partners.rows(one.format("P-011"))[0][2] == "orders@birch-kitchen.example.com"
+    assert partners.rows(one.format("P-046"))[0][2] is None
+
+    typed = "select onboarded_on::text, monthly_fee::text, commission::text, is_active, tier, phone, yearly_fee::text"
+    assert partners.rows(f"{typed} from partners_current where partner_code in ('P-011', 'P-016') order by 1") == [
+        ("2023-03-16", "1175.00", "0.1250", True, "bronze", "+12125550011", "14100.00"),
+        ("2023-04-15", "1300.00", "0.0500", True, "silver", "+12125550016", "15600.00"),
+    ]
+    wrong = "select row_number, column_name, severity from syncline.row_errors where closed_at is null"
+    assert sorted(partners.rows(wrong)) == [(47, "email", "warning"), (103, "monthly_fee", "warning")]
+    open_ = partners.said("conflicts")["conflicts"]
+    assert {(row["_key"], row["column_name"]) for row in open_} >= {("P-011", "email"), ("P-019", "brand_name")}
+    assert partners.said("conflicts", "list", "--overrides")["overrides"] == []
+    known = "select count(*) from products_current inner join syncline.external_refs on partner_id = ref_id"
+    assert partners.rows(known) == [(300,)]
+    (name,) = partners.said("lineage", "partners", "P-011", "brand_name")["fields"]
+    assert (name["stream"], name["sheet"]) == (
+        "sheet.partners",
+        {"tab": "Master Sheet", "column": "Brand Name", "row": 12},
+    )
+    assert partners.said("verify")["problems"] == {}
+    assert partners.said("verify", "--raw")["problems"] == {}

@@ -24,12 +24,35 @@ sources:
     tables:
       - name: talents
         config: {meta: {syncline: {key: id}}}
+  - name: crm
+    schema: raw_crm
+    config: {meta: {syncline: {connector: push}}}
+    tables:
+      - name: partners
+        config: {meta: {syncline: {key: code}}}
+  - name: sheet
+    schema: raw_sheet
+    config: {meta: {syncline: {connector: push}}}
+    tables:
+      - name: rows
+        config: {meta: {syncline: {key: code}}}
   - name: desk
     schema: raw_desk
     config: {meta: {syncline: {connector: push}}}
     tables:
       - name: tickets
         config: {meta: {syncline: {key: id}}}
+"""
+
+STAGED = """
+{{ config(materialized='ephemeral') }}
+select _key, {{ typed('code', 'text', required=true) }} as code, {{ typed('name', 'text') }} as name
+from {{ source(%s) }}
+"""
+
+MERGED = """
+{{ config(materialized='versioned', unique_key='code', external_ref={'type': 'partner', 'source': 'sheet'}) }}
+{{ merged({'sheet': ref('of_sheet'), 'crm': ref('of_crm')}, {'code': {}, 'name': {}}) }}
 """
 
 SECRET = "secret-of-the-webhooks"
@@ -41,7 +64,9 @@ NOTHING_LEFT = {"POST /api/v1/publish", "POST /api/v1/rollback"}
 def list_examples() -> dict[str, str]:
     """The console block of each endpoint, as a script."""
     found = {}
-    for title, text in re.findall(r"^### ((?:GET|POST|PATCH|DELETE) \S+)\n(.*?)(?=^##)", PAGE + "\n##", re.M | re.S):
+    for title, text in re.findall(
+        r"^### ((?:GET|POST|PUT|PATCH|DELETE) \S+)\n(.*?)(?=^##)", PAGE + "\n##", re.M | re.S
+    ):
         blocks = re.findall(r"^```console\n(.*?)^```", text, re.M | re.S)
         assert blocks, f"{title} has no example"
         found[title] = "".join(re.sub(r"^\$ ", "", block, flags=re.M) for block in blocks)
@@ -54,14 +79,23 @@ def client(bench: Bench) -> Iterator[Client]:
         file.unlink()
     bench.write(bench.models / "sources.yml", SOURCES)
     bench.write_model("talents", PEOPLE.replace("'shop', 'people'", "'agency', 'talents'"))
+    bench.write_model("of_sheet", STAGED % "'sheet', 'rows'")
+    bench.write_model("of_crm", STAGED % "'crm', 'partners'")
+    bench.write_model("partners", MERGED)
     with in_process(bench, webhook_secrets=(SECRET.encode(),)) as made:
         records = "/api/v1/streams/agency/talents/records"
-        made.post(records, json=[{"id": 1, "email": "a@example.com"}]).raise_for_status()
+        # The row error that the examples name: a record without an email.
+        bench.query("select setval(pg_get_serial_sequence('syncline.row_errors', 'error_id'), 16)")
+        made.post(records, json=[{"id": 1, "email": "a@example.com"}, {"id": 3}]).raise_for_status()
         bench.sync("agency")
         made.post(records, json=[{"id": 2, "email": "b@example.com"}]).raise_for_status()
         bench.sync("agency", dry_run=True)
         for number in range(5, 8):  # up to the run that the examples name
             made.post("/api/v1/runs", json={"source": "agency", "row_limit": number}).raise_for_status()
+        for stream, name in (("sheet/rows", "Alpha"), ("crm/partners", "Alfa")):
+            partners = [{"code": code, "name": name} for code in ("p1", "p2")]
+            made.post(f"/api/v1/streams/{stream}/records", json=partners).raise_for_status()
+        bench.sync("sheet", "crm")
         yield made
 
 

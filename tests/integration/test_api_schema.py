@@ -31,8 +31,22 @@ from tests.serving import KEY, Client, bearer, in_process
 EXAMPLES = 15
 """Requests made for each operation and mode: those that fit the document, and those that do not."""
 
-KNOWN = {"source": "shop", "stream": "people", "entity": "people", "name": "nightly", "run_id": 1}
+KNOWN = {"source": "shop", "stream": "people", "entity": "people", "name": "nightly", "run_id": 1, "error_id": 1}
+KNOWN |= {"conflict_id": 1, "key": "1", "column": "name"}
 """What there is: half of the requests ask for it."""
+
+STAGED = """
+{{ config(materialized='ephemeral') }} select _key, {{ typed('%s', 'text') }} as name from {{ source(%s) }}
+"""
+DISAGREEING = {
+    "of_people": STAGED % ("name", "'shop', 'people'"),
+    "of_visits": STAGED % ("place", "'files', 'visits'"),
+    "merged": """
+        {{ config(materialized='versioned', external_ref={'type': 'person', 'source': 'shop'}) }}
+        {{ merged({'people': ref('of_people'), 'visits': ref('of_visits')}, {'name': {}}) }}
+    """,
+}
+"""An entity that two streams feed, which agree on nothing."""
 
 CHECKED = [
     not_a_server_error,
@@ -49,9 +63,13 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def client(shared_bench: Bench) -> Iterator[Client]:
     shared_bench.reset()
-    shared_bench.sync("shop")
+    shared_bench.api.records["people"][6]["age"] = "old"
+    for model, content in DISAGREEING.items():
+        shared_bench.write_model(model, content)
+    shared_bench.sync("shop", "files")
     secrets: dict[str, Any] = {"webhook_secrets": (b"secret-of-the-webhooks",), "qstash_keys": ("sig_current_key",)}
     with in_process(shared_bench, public_url="https://sync.example.com", **secrets) as made:
+        made.get("/api/v1/conflicts/1").raise_for_status()
         yield made
 
 
@@ -88,7 +106,7 @@ def test_answers_are_as_documented(operation: Any, mode: GenerationMode, client:
 def test_every_route_is_in_the_reference(client: Client) -> None:
     """Each route of the app has a heading in api.md, and no other has."""
     page = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
-    documented = set(re.findall(r"^### (GET|POST|PATCH|DELETE) (\S+)$", page, re.MULTILINE))
+    documented = set(re.findall(r"^### (GET|POST|PUT|PATCH|DELETE) (\S+)$", page, re.MULTILINE))
     paths = client.get("/api/v1/openapi.json").json()["paths"]
     routes = {(method.upper(), path) for path, methods in paths.items() for method in methods}
     assert len(routes) > 25

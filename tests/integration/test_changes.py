@@ -120,6 +120,17 @@ def test_history_keeps_what_a_column_was(bench: Bench) -> None:
     ]
 
 
+def test_a_table_of_somebody_else_is_not_taken_for_a_history(bench: Bench) -> None:
+    """Where there is one of that name, the model is refused, and the table stays as it is."""
+    with bench.connect() as connection:
+        connection.execute("create table people_history as select 1 as mine")
+    model(bench, history=True)
+    failed = bench.fail()
+    assert "people_history is there already" in failed.message
+    assert failed.exit_code == 2
+    assert bench.query("select * from people_history") == [{"mine": 1}]
+
+
 def test_redacted_streams_leave_no_values_in_changes(bench: Bench) -> None:
     """Which fields changed is told, what they were is not."""
     bench.write(

@@ -335,9 +335,9 @@ def test_a_required_value_that_does_not_fit_rejects_the_record(bench: Bench) -> 
         "amount": (2, "x", "not a valid numeric as currency", "error"),
         "day": (3, "30/02/2026", "not a valid date as DD/MM/YYYY or DD Mon YYYY or a serial number", "error"),
         "name": (4, None, "a required value is missing", "error"),
-        "state": (5, "c", "not a valid text as text, enum", "error"),
+        "state": (5, "c", "not a valid text, enum", "error"),
         "mail": (6, None, "a required value is missing", "error"),
-        "place": (7, "p", "not a valid text as phone", "warning"),
+        "place": (7, "p", "not a valid phone", "warning"),
     }
 
 

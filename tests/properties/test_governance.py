@@ -81,6 +81,10 @@ class Rules:
         one = self.fields[name]
         return [source for source in one["priority"] if source not in self.off and source not in one["references"]]
 
+    def keeps(self, name: str) -> bool:
+        one = self.fields[name]
+        return any(source in one["references"] for source in one["priority"])
+
     def references(self, name: str) -> list[str]:
         one = self.fields[name]
         return [source for source in one["priority"] if source not in self.off and source in one["references"]]
@@ -149,7 +153,7 @@ def build(
                     (said[name][source] for source in rules.references(name) if source in said[name]), None
                 )
                 row[name] = truth
-                if truth is None and rules.references(name):
+                if truth is None and rules.keeps(name):
                     row[name] = reference if plain is None else plain[name]
                     if forced and reference is not None:
                         row[name] = reference

@@ -11,6 +11,7 @@ from syncline.api.problems import Problem
 
 Viewer = Annotated[Caller, Depends(require("viewer"))]
 Operator = Annotated[Caller, Depends(require("operator"))]
+Admin = Annotated[Caller, Depends(require("admin"))]
 
 ADMIN_OPTIONS = ("force_overwrite", "allow_mass_delete")
 """What sets a guard aside."""

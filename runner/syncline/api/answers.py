@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled", "abandoned"]
 Trigger = Literal["manual", "scheduler", "api", "webhook", "cli"]
-Kind = Literal["sync", "load", "build", "push", "adopt", "dry run", "trial"]
+Kind = Literal["sync", "load", "build", "push", "adopt", "replay", "dry run", "trial"]
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -147,14 +147,24 @@ class RolledBack(Shape):
 class Change(Shape):
     change: Literal["inserted", "updated", "deleted"]
     key: str = Field(alias="_key")
-    old: dict[str, Any] | None
+    unique_key: dict[str, Any] | None = Field(description="What the row was matched by; null where the model has none.")
+    old: dict[str, Any] | None = Field(description="Of an update the fields that changed, else the whole row.")
     new: dict[str, Any] | None
     shows: Literal["candidate", "failed candidate", "last publish"]
+
+
+class ChangeCounts(Shape):
+    inserted: int
+    updated: int
+    deleted: int
 
 
 class Difference(Shape):
     entity: str
     shows: Literal["candidate", "failed candidate", "last publish"]
+    counts: ChangeCounts = Field(description="Of all rows, however many are in `rows`.")
+    columns_added: list[str]
+    columns_dropped: list[str]
     rows: list[Change]
     has_more: bool
 
@@ -171,6 +181,27 @@ class RowError(Shape):
     message: str
     severity: str
     created_at: datetime
+
+
+class ReplayOutcome(Shape):
+    run_id: int
+    outcome: Literal["fine", "bad", "outrun", "left"] | None = Field(description="null until it is known.")
+
+
+class WholeRowError(RowError):
+    """All that is known of a row error."""
+
+    note: str | None = Field(description="Why it was closed though its record did not get in.")
+    path: str | None = Field(description="The JSON path of the value.")
+    type: str | None
+    load_id: int | None
+    build_id: int | None
+    closed_at: datetime | None
+    is_replayable: bool
+    is_redacted: bool
+    replays: list[ReplayOutcome]
+    record: str | None = Field(description="Up to 1 MiB; null where it was not kept, is gone, or may not be shown.")
+    model: str | None = Field(description="File and line of the entity's model that read the value.")
 
 
 class RowErrorList(Shape):

@@ -10,6 +10,8 @@ from starlette.concurrency import run_in_threadpool
 
 from syncline import __version__
 from syncline.api import (
+    changes,
+    conflicts,
     document,
     entities,
     events,
@@ -17,6 +19,7 @@ from syncline.api import (
     limits,
     metrics,
     problems,
+    references,
     reports,
     runs,
     schedules,
@@ -29,17 +32,21 @@ from syncline.api.state import State
 from syncline.config import Project
 
 DESCRIPTION = """
-Requests runs, follows them, takes pushed records, publishes and takes back what was published.
+Requests runs, follows them, takes pushed records, publishes and takes back what was published; decides conflicts, and
+tells what changed and where a value came from.
 
 Send a token as `Authorization: Bearer TOKEN` or as `x-sync-secret: TOKEN`. Roles: `viewer` reads, `operator` also
-runs and publishes, `admin` also sets guards aside. No GET changes anything. Every error is a problem (RFC 9457) that
-says what to do next, and every answer has an `X-Request-Id`.
+runs and publishes, `admin` also sets guards aside and overrides values. No GET changes anything. Every error is a
+problem (RFC 9457) that says what to do next, and every answer has an `X-Request-Id`.
 """
 
 TAGS = [
     {"name": "runs", "description": "Syncs: requested, followed, cancelled, tried again."},
     {"name": "streams", "description": "Raw records: what is loaded, and pushes."},
     {"name": "entities", "description": "What users read: built, compared, published, taken back."},
+    {"name": "conflicts", "description": "What sources disagree on, and what people decided."},
+    {"name": "changes", "description": "What was published, row by row, and where each value came from."},
+    {"name": "references", "description": "Stable internal ids of records elsewhere."},
     {"name": "schedules", "description": "When runs are requested by themselves."},
     {"name": "reports", "description": "What there is and what is wrong with it."},
     {"name": "triggers", "description": "Signed calls of other systems."},
@@ -76,7 +83,7 @@ def create_app(project: Project, dsn: str, settings: ApiSettings) -> FastAPI:
     app.state.syncline = state
     problems.install(app)
     document.install(app)
-    for part in (runs, events, streams, entities, schedules, reports):
+    for part in (runs, events, streams, entities, conflicts, changes, references, schedules, reports):
         app.include_router(part.router, dependencies=[Depends(problems.check_query)])
     for part in (signatures, health, metrics):
         # Who calls them may add to the address what is theirs.

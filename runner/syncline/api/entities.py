@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Header, Path, Query
 from starlette.responses import Response, StreamingResponse
 
-from syncline import control, db
+from syncline import control, db, preview
 from syncline.api import answers, problems
 from syncline.api.access import Operator, RequestId, Viewer
 from syncline.api.auth import Caller
@@ -21,7 +20,6 @@ from syncline.pipeline import publish_candidates
 from syncline.publish import rollback
 
 LINES = "application/x-ndjson"
-PIECE_BYTES = 1 << 16
 
 _DIFF: dict[int | str, dict[str, Any]] = {
     200: {
@@ -105,39 +103,29 @@ def diff_entity(
     limit: Annotated[int | None, Query(ge=1, le=10_000, description="Of JSON 100 by default.")] = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "application/json",
 ) -> Response:
-    """Show row by row what the candidate would change; with none, what the last publish changed."""
+    """Show row by row what the candidate would change, by field; with none, what the last publish changed."""
     with state.connection() as connection, unknown_is_404():
-        sides = db.call(connection, "sides", entity)[0]
-    shows = "failed candidate" if sides["is_failed"] else "candidate" if sides["is_candidate"] else "last publish"
+        shown = preview.summary(connection, entity)
     if LINES in accept:
-        lines = StreamingResponse(_lines(state, entity, limit, shows), media_type=LINES)
+        lines = StreamingResponse(_lines(state, shown, limit), media_type=LINES)
         return state.downloads.held_by(lines)
     most = limit or 100
     with state.connection() as connection:
-        rows = list(_changes(connection, entity, most + 1, shows))
-    return answers.Json({"entity": entity, "shows": shows, "rows": rows[:most], "has_more": len(rows) > most})
+        rows = list(_changes(connection, shown, most + 1))
+    told = {"entity": entity, "shows": shown.shows, "counts": shown.counts}
+    told |= {"columns_added": shown.columns_added, "columns_dropped": shown.columns_dropped}
+    return answers.Json(told | {"rows": rows[:most], "has_more": len(rows) > most})
 
 
-def _lines(state: State, entity: str, limit: int | None, shows: str) -> Iterator[bytes]:
+def _lines(state: State, shown: preview.Summary, limit: int | None) -> Iterator[bytes]:
     # A connection of its own: a slow reader keeps it for long.
     with db.connect(state.dsn) as connection:
-        piece = bytearray()
-        for change in _changes(connection, entity, limit, shows):
-            piece += msgspec.json.encode(change) + b"\n"
-            if len(piece) >= PIECE_BYTES:
-                yield bytes(piece)
-                piece.clear()
-        yield bytes(piece)
+        yield from preview.in_pieces(_changes(connection, shown, limit))
 
 
-def _changes(connection: db.Connection, entity: str, limit: int | None, shows: str) -> Iterator[dict[str, Any]]:
-    # As texts: a numeric must not lose digits on its way through a float.
-    query = "select change, _key, old::text, new::text from syncline.diff(%s, %s)"
-    with db.translated(), connection.cursor() as cursor:
-        for row in cursor.stream(query, (entity, limit)):
-            for side in ("old", "new"):
-                row[side] = None if row[side] is None else msgspec.Raw(row[side].encode())
-            yield row | {"shows": shows}
+def _changes(connection: db.Connection, shown: preview.Summary, limit: int | None) -> Iterator[dict[str, Any]]:
+    for row in preview.changes(connection, shown.entity, limit):
+        yield row | {"shows": shown.shows}
 
 
 def _publish(state: State, caller: Caller, request_id: str, entity: str | None) -> answers.Json:

@@ -41,7 +41,7 @@ def install(app: FastAPI, settings: ApiSettings) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["authorization", "x-sync-secret", "content-type", "x-request-id", "last-event-id"],
             expose_headers=["x-request-id", "location", "retry-after", "syncline-token-expires"],
         )

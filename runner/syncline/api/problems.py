@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import compile_path
 
+from syncline.api.paths import routed
 from syncline.errors import (
     ConfigurationError,
     DatabaseError,
@@ -41,6 +42,9 @@ _WORDS = {
     "`syncline runs`": "GET /api/v1/runs",
     "`syncline status`": "GET /api/v1/status",
     "`syncline errors`": "GET /api/v1/row-errors",
+    "`syncline history`": "GET /api/v1/changes",
+    "`syncline conflicts list`": "GET /api/v1/conflicts",
+    "`syncline conflicts list --overrides`": "GET /api/v1/overrides",
     "`syncline publish`": "POST /api/v1/publish",
     "`syncline schedule create`": "POST /api/v1/schedules",
     "`syncline schedule list`": "GET /api/v1/schedules",
@@ -153,7 +157,7 @@ async def check_query(request: Request) -> None:
     """Raise a problem 422 for a query parameter that the endpoint has not, with those that it has."""
     if not request.query_params:
         return
-    operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
+    operation = request.app.openapi()["paths"][request.scope["route"].path_format][request.method.lower()]
     known = sorted(item["name"] for item in operation.get("parameters", []) if item["in"] == "query")
     for name in request.query_params:
         if name not in known:
@@ -253,5 +257,5 @@ def _malformed(cause: BaseException | None) -> Problem:
 def _methods(request: Request) -> set[str]:
     """Return the methods of all that is at the request's path: each endpoint knows its own alone."""
     paths = request.app.openapi()["paths"]
-    fitting = [known for path, known in paths.items() if compile_path(path)[0].match(request.scope["path"])]
+    fitting = [known for path, known in paths.items() if compile_path(routed(path))[0].match(request.scope["path"])]
     return {method.upper() for known in fitting for method in known}

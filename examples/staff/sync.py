@@ -1,0 +1,38 @@
+"""Serves the personnel system's next generation, syncs it with the arguments given, and stops the server."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from server import PersonnelServer
+
+from syncline.paths import find_project, state_folder
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    project = find_project(HERE)
+    state = state_folder(project) / "staff-generation"
+    number = int(state.read_text(encoding="utf-8")) + 1 if state.exists() else 1
+    with PersonnelServer(0, secrets.token_urlsafe(), number) as server:
+        state.write_text(f"{number}\n", encoding="utf-8")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment = os.environ | {
+            "STAFF_API_URL": f"http://127.0.0.1:{server.server_port}",
+            "STAFF_API_TOKEN": server.token,
+        }
+        command = [sys.executable, "-m", "syncline", "run", "staff", *sys.argv[1:]]
+        try:
+            return subprocess.run(command, cwd=project, env=environment, check=False).returncode
+        finally:
+            server.shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

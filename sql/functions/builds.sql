@@ -300,6 +300,12 @@ begin
         where build_id = p_base.build_id;
         delete from syncline.rejected_keys where build_id = p_base.build_id;
     end if;
+    -- Touches that every build one can still go on from knows of.
+    delete from syncline.touches
+    where entity = p_build.entity and touch_id <= (
+        select min(b.last_touch) from syncline.builds as b
+        where b.entity = p_build.entity and b.state in ('current', 'retired', 'built', 'checked')
+    );
     execute format('insert into syncline.rejected_keys select $1, _key from %s.kept where is_rejected', v_work)
     using case when p_writes then p_build.build_id else p_base.build_id end;
     update syncline.entities set

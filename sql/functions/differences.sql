@@ -66,6 +66,7 @@ declare
     v_hash text;
     v_model text;
     v_count bigint;
+    v_has_overrides boolean := syncline.has_overrides(p_build.entity, p_base.last_touch);
 begin
     select string_agg(quote_ident(name), ', ' order by name) into v_hash
     from jsonb_to_recordset(p_build.columns) as c (name text);
@@ -74,7 +75,9 @@ begin
         'create view %s.base as select %s from %s as active', v_work,
         syncline.carried_columns(p_build.columns, p_base.columns), v_active
     );
-    perform syncline.open_plain(p_build, p_base);
+    if p_merge is not null or v_has_overrides or p_spec ->> 'on_missing' = 'mark' then
+        perform syncline.open_plain(p_build, p_base, p_is_all);
+    end if;
     v_model := syncline.build_sql(p_build, p_sql, p_merge, v_work || '.plain', p_is_forced);
     perform syncline.write_typed(p_build.entity, format('create unlogged table %s.rows as %s', v_work, v_model), p_is_all);
     perform syncline.open_kept(p_build.entity);
@@ -100,9 +103,11 @@ begin
             syncline.keys_that_are_here(p_build, p_spec)
         );
     elsif p_spec ->> 'on_missing' = 'mark' then
-        perform syncline.mark_missing(p_build, p_base, p_spec, p_is_all);
+        perform syncline.mark_missing(p_build, p_base, p_spec);
     end if;
-    perform syncline.apply_overrides(p_build, p_base, p_merge, p_is_all);
+    if v_has_overrides then
+        perform syncline.apply_overrides(p_build, p_base, p_merge);
+    end if;
     execute format('analyze %1$s.rows, %1$s.kept', v_work);
     execute format(
         'insert into %1$s.differing
@@ -176,7 +181,7 @@ $$;
 comment on function syncline.open_kept(text) is 'Makes `kept` and `differing`, empty.';
 
 create or replace function syncline.mark_missing(
-    p_build syncline.builds, p_base syncline.builds, p_spec jsonb, p_is_all boolean
+    p_build syncline.builds, p_base syncline.builds, p_spec jsonb
 ) returns void
 language plpgsql
 as $$
@@ -196,18 +201,16 @@ begin
     execute format(
         'insert into %1$I.rows (%2$s)
         select %3$s from %1$I.plain
-        where %4$s not exists (select 1 from %1$I.kept where kept._key = plain._key)
-            and not exists (select 1 from (%5$s) as here where here._key = plain._key)',
-        'syncline_' || p_build.entity, v_list, v_marked,
-        case when p_is_all then '' else format('exists (select 1 from %I.changed where changed._key = plain._key) and', 'syncline_' || p_build.entity) end,
-        syncline.keys_that_are_here(p_build, p_spec)
+        where not exists (select 1 from %1$I.kept where kept._key = plain._key)
+            and not exists (select 1 from (%4$s) as here where here._key = plain._key)',
+        'syncline_' || p_build.entity, v_list, v_marked, syncline.keys_that_are_here(p_build, p_spec)
     ) using coalesce(
         (select max(l.finished_at) from syncline.loads as l inner join jsonb_each_text(p_build.loads) as used on l.load_id = used.value::bigint),
         p_base.created_at
     );
 end
 $$;
-comment on function syncline.mark_missing(syncline.builds, syncline.builds, jsonb, boolean) is
+comment on function syncline.mark_missing(syncline.builds, syncline.builds, jsonb) is
 'Lets rows without a live record stay, with the time since when it is missing.';
 
 create or replace function syncline.write_typed(p_entity text, p_statement text, p_is_all boolean) returns bigint

@@ -87,6 +87,7 @@ begin
             when v_merge -> 'derived' ? c.name then 'derived'
             when several.name is not null then several.rule
             when v_merge -> 'fields' ? c.name then 'switched off'
+            when v_merge -> 'fields' ? c.name then 'switched off'
             when single.path is not null then 'typed'
             else 'computed'
         end,
@@ -209,6 +210,7 @@ declare
     v_build syncline.builds;
     v_key text := syncline.find_key(p_entity, p_key);
     v_rows jsonb;
+    v_merge jsonb := syncline.merge_mark(v_spec ->> 'sql');
     v_said jsonb := '{}';
     v_is_rejected boolean;
 begin
@@ -223,7 +225,7 @@ begin
             message = format('there is no row %s in %s', p_key, p_entity),
             hint = format('Give its _key or its unique key. Where it was once: syncline history %s %s', p_entity, p_key);
     end if;
-    if syncline.merge_mark(v_spec ->> 'sql') is not null then
+    if v_merge is not null then
         v_said := coalesce(syncline.rows_of_key(v_spec, v_build.loads, v_key) -> 0 -> '_conflicts', '{}');
     end if;
     v_is_rejected := exists (
@@ -253,7 +255,7 @@ begin
         -- reference that says what the row has.
         select distinct on (asked.column_name, coalesce(asked.path, '') = '' or asked.priority is not null, case when asked.priority is null then asked.path end)
             asked.*, to_jsonb(o) as decision,
-            bool_or(asked.rule = 'reference') over (partition by asked.column_name) as has_reference
+            coalesce((v_merge #>> array['fields', asked.column_name, 'keeps'])::boolean, false) as keeps
         from asked
         left join syncline.overrides_in_force(p_entity, v_build.last_touch) as o
             on o._key = v_key and asked.column_name = o.column_name
@@ -271,7 +273,7 @@ begin
             when v_is_rejected then 'kept: its record was rejected'
             when mapped.stream is not null and v_spec ->> 'delta' is distinct from 'full' and not exists (select 1 from origins)
                 then 'kept: no live record'
-            when not mapped.has_said and mapped.has_reference then 'reference: kept from when the row was new'
+            when mapped.keeps and (not mapped.has_said or mapped.rule = 'switched off') then 'reference: kept from when the row was new'
             when not mapped.has_said then 'no source has a value'
             else mapped.rule
         end,

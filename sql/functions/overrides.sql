@@ -256,15 +256,27 @@ $$;
 comment on function syncline.list_overrides(text, text, boolean, bigint) is
 'Overrides, newest first: those not lifted, or all; with what has become of each.';
 
+create or replace function syncline.has_overrides(p_entity text, p_touch bigint) returns boolean
+language sql stable
+as $$
+    select exists (
+        select 1 from syncline.overrides
+        where entity = p_entity and (lift_touch_id is null or lift_touch_id > p_touch)
+    )
+$$;
+comment on function syncline.has_overrides(text, bigint) is
+'Whether any override of the entity was in force at this touch, or is since.';
+
 -- Inside a build: `plain` is the active version as it would be without the overrides in it.
 
-create or replace function syncline.open_plain(p_build syncline.builds, p_base syncline.builds) returns void
+create or replace function syncline.open_plain(
+    p_build syncline.builds, p_base syncline.builds, p_is_all boolean
+) returns void
 language plpgsql
 as $$
 declare
     v_work text := format('%I', 'syncline_' || p_build.entity);
     v_list text;
-    v_count bigint;
 begin
     execute format(
         'create unlogged table %s.displaced as
@@ -274,26 +286,28 @@ begin
         where syncline.fits(o.displaced, c.type)
         group by o._key', v_work
     ) using p_build.entity, p_base.last_touch, p_build.columns;
-    get diagnostics v_count = row_count;
-    if v_count = 0 then
-        execute format('create view %1$s.plain as select * from %1$s.base', v_work);
-        return;
-    end if;
     select string_agg(format('(jsonb_populate_record(base, displaced.patch)).%1$I', name), ', ' order by place) into v_list
     from rows from (jsonb_to_recordset(p_build.columns) as (name text)) with ordinality as c (name, place);
+    -- Of a few keys it is written down: a view of two parts would be read whole for each build.
     execute format(
-        'create view %1$s.plain as
-        select base.* from %1$s.base where not exists (select 1 from %1$s.displaced where displaced._key = base._key)
+        'create %4$s %1$s.plain as
+        select base.* from %1$s.base where %3$s not exists (select 1 from %1$s.displaced where displaced._key = base._key)
         union all
-        select %2$s from %1$s.base inner join %1$s.displaced on displaced._key = base._key', v_work, v_list
+        select %2$s from %1$s.base inner join %1$s.displaced on displaced._key = base._key where %3$s true',
+        v_work, v_list,
+        case when p_is_all then '' else format('base._key in (select changed._key from %s.changed) and', v_work) end,
+        case when p_is_all then 'view' else 'unlogged table' end
     );
+    if not p_is_all then
+        execute format('analyze %s.plain', v_work);
+    end if;
 end
 $$;
-comment on function syncline.open_plain(syncline.builds, syncline.builds) is
-'Makes `plain`: the active version with what its overrides displaced.';
+comment on function syncline.open_plain(syncline.builds, syncline.builds, boolean) is
+'Makes `plain`: the active version with what its overrides displaced, of the keys that are looked at.';
 
 create or replace function syncline.apply_overrides(
-    p_build syncline.builds, p_base syncline.builds, p_merge jsonb, p_is_all boolean
+    p_build syncline.builds, p_base syncline.builds, p_merge jsonb
 ) returns void
 language plpgsql
 as $$
@@ -305,12 +319,6 @@ declare
     v_from text;
     v_count bigint;
 begin
-    if not exists (
-        select 1 from syncline.overrides as o
-        where o.entity = p_build.entity and (o.lift_touch_id is null or o.lift_touch_id > p_base.last_touch)
-    ) then
-        return;
-    end if;
     select string_agg(quote_ident(name), ', ') into v_list from jsonb_to_recordset(p_build.columns) as c (name text);
     -- Rows that stay without a record of theirs heed overrides, too.
     execute format(
@@ -380,5 +388,5 @@ begin
     end if;
 end
 $$;
-comment on function syncline.apply_overrides(syncline.builds, syncline.builds, jsonb, boolean) is
+comment on function syncline.apply_overrides(syncline.builds, syncline.builds, jsonb) is
 'Puts the overrides in force into `rows`, those of rows that only stay included.';

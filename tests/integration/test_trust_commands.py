@@ -221,6 +221,20 @@ def test_lineage_of_a_value(merging: Bench) -> None:
     assert refuse(merging, "lineage", "partners", "a", "--yaml")[0] == 2
 
 
+def test_lineage_while_a_source_is_off(merging: Bench) -> None:
+    """A reference field keeps its value while its source is off, and another field is null: both are told as that."""
+    off = PARTNERS.replace("'crm': ref('of_crm')", "'crm': {'model': ref('of_crm'), 'active': false}")
+    merging.write_model("partners", off.replace("'price': {}", "'price': {'priority': ['crm']}"))
+    merging.sync("office")
+    fields = {field["column_name"]: field for field in ask(merging, "lineage", "partners", "a")["fields"]}
+    told = {name: (fields[name]["value"], fields[name]["rule"]) for name in ("email", "tier", "price")}
+    assert told == {
+        "email": ("a@sheet", "source_of_truth"),
+        "tier": ("silver", "reference: kept from when the row was new"),
+        "price": (None, "switched off"),
+    }
+
+
 BY_MAIL = """
 {{ config(materialized='versioned', unique_key='email', delta='full') }}
 {{ merged(sources={'sheet': ref('mail_of_sheet'), 'crm': ref('mail_of_crm')}, fields={'email': {}, 'tier': {}}) }}

@@ -100,6 +100,10 @@ as $$
 declare
     v_count bigint;
 begin
+    if p_age < interval '0' then
+        raise exception using
+            errcode = 'SY264', message = 'an age is not negative', hint = 'Give it as an interval: ''90 days''.';
+    end if;
     delete from syncline.changes as c
     using syncline.publications as p
     where c.publication_id = p.publication_id and p.published_at < clock_timestamp() - p_age;

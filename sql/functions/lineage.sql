@@ -93,7 +93,7 @@ begin
         end,
         coalesce(several.source, single.source),
         coalesce(several.fed_source || '.' || several.stream, single.source || '.' || single.stream),
-        coalesce(several.path, single.path),
+        coalesce(several.path, single.path, v_merge -> 'derived' ->> c.name),
         coalesce(several.type, single.type),
         coalesce(several.is_required, single.is_required),
         several.place

@@ -79,7 +79,7 @@ def _answers(row: dict[str, Any]) -> dict[str, str | None]:
 def _place(row: dict[str, Any]) -> str | None:
     """Return where a value stands in its source, and what brought it."""
     if row["stream"] is None:
-        return None
+        return row["path"] if row["rule"] == "derived" else None
     where: str = row["stream"]
     sheet = row["sheet"]
     if row["source"] and row["source"] != row["stream"].split(".")[0]:

@@ -34,7 +34,7 @@
     {%- if tokens | unique | list | length != tokens | length
         or modules.re.search('[A-SU-Za-z0-9]', modules.re.sub('YYYY|HH24|MON|MM|DD|MI|SS', '', written))
         or ('MON' in tokens and 'MM' in tokens) or ('MI' in tokens and 'HH24' not in tokens) or ('SS' in tokens and 'MI' not in tokens) -%}
-        {%- do exceptions.raise_compiler_error("typed(): the format '" ~ format ~ "' cannot be read; it is made of YYYY, MM or Mon, DD, HH24, MI, SS, each once, and TZ at its end") -%}
+        {%- do exceptions.raise_compiler_error("typed(): the format '" ~ format ~ "' cannot be read; it is made of YYYY, MM or Mon (a month's name, short or in full), DD, HH24, MI, SS, each once, and TZ at its end") -%}
     {%- endif -%}
     {%- set places = {} -%}
     {%- for token in tokens -%}

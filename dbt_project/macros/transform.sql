@@ -13,7 +13,13 @@
 -#}
 {%- macro _read_transforms(type, format, transform) -%}
     {%- if transform is none -%}{{ return([]) }}{%- endif -%}
-    {%- set transforms = [transform] if transform is mapping else transform -%}
+    {%- set transforms = [transform] if transform is mapping or transform is undefined else transform -%}
+    {%- if transforms is iterable and transforms is not string -%}
+        {%- for one in transforms if one is undefined -%}
+            {%- set known = context.keys() | select('string') | list | sort -%}
+            {%- do exceptions.raise_compiler_error("typed(): there is no transform " ~ one.name ~ "(); there are " ~ modules.re.findall('\\bas_[a-z]+\\b(?!_)', known | join(' ')) | join(', ')) -%}
+        {%- endfor -%}
+    {%- endif -%}
     {%- if transforms is string or transforms is callable or transforms is not iterable
         or transforms | select('mapping') | list | length != transforms | list | length or not transforms -%}
         {%- do exceptions.raise_compiler_error("typed(): a transform is a call such as as_text(), or a list of them") -%}

@@ -170,7 +170,7 @@ def translate(error: psycopg.Error) -> SynclineError:
         kinds: dict[str, type[SynclineError]] = {"1": RunError, "2": ConfigurationError, "3": RefusedError}
         kind = LostClaimError if state == "SY101" else kinds[state[2]]
         return kind(message, error.diag.message_hint)
-    if state == "55P03":
+    if state in ("55P03", "40P01"):  # a deadlock ends by trying again, too
         return LockedError("a lock could not be had in time", "Try again.")
     if state[:2] in CLASSES_WITH_VALUES:
         place = ".".join(filter(None, [error.diag.schema_name, error.diag.table_name, error.diag.constraint_name]))

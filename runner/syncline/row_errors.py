@@ -14,15 +14,19 @@ def read_error(connection: db.Connection, project: Project, error_id: int) -> di
     """Return all that is known of a row error; raises ConfigurationError where there is none.
 
     `record` is the rejected record, or the live one that a model did not take, up to 1 MiB as text; None where it was
-    not kept, is gone, or may not be shown: `is_redacted`. `model` is the file and line that reads the value.
+    not kept, is gone, or may not be shown: its stream is redacted, or nobody can tell. `model` is the file and line that
+    reads the value.
     """
     found: dict[str, Any] = db.call_value(connection, "row_error", error_id)
     stream = _stream(project, found["stream"])
+    found["is_redacted"] = stream is not None and stream.common.redact
     # Of a stream that is not declared nobody can tell whether it may be shown.
-    found["is_redacted"] = stream is None or stream.common.redact
-    record = None if found["is_redacted"] else db.call_value(connection, "rejected_record", error_id)
+    is_shown = stream is not None and not found["is_redacted"]
+    record = db.call_value(connection, "rejected_record", error_id) if is_shown else None
     found["record"] = None if record is None else bytes(record).decode("utf-8", "replace")
     found["model"] = model_place(project.root, found["entity"], found["path"]) if found["entity"] else None
+    is_gone = (found["stream"] and stream is None) or (found["entity"] and found["model"] is None)
+    found["is_replayable"] = found["is_replayable"] and not is_gone
     return found
 
 

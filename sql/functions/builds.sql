@@ -162,7 +162,8 @@ declare
     v_row syncline.entities;
 begin
     insert into syncline.entities (entity, schema_name) values (p_entity, p_schema) on conflict do nothing;
-    select * into v_row from syncline.entities where entity = p_entity for update;
+    -- Not `for update`: people may set overrides meanwhile.
+    select * into v_row from syncline.entities where entity = p_entity for no key update;
     if v_row.schema_name <> p_schema then
         raise exception using
             errcode = 'SY205',
@@ -242,6 +243,9 @@ begin
         group by path, type
     ) as mapped on self.path = mapped.path and self.type = mapped.type
     where new.build_id = p_build.build_id and self.error_id = new.error_id;
+    if jsonb_array_length(p_spec -> 'streams') > 1 then
+        perform syncline.name_streams(p_build, p_spec);
+    end if;
 end
 $$;
 comment on function syncline.settle_row_errors(syncline.builds, jsonb, boolean) is
@@ -257,15 +261,40 @@ begin
     select * into v_build from syncline.builds where build_id = p_base.build_id;
     if v_build.signature is distinct from p_base.signature then
         -- The model may ask for a history or for references that it did not ask for before.
-        perform syncline.record_history(p_row, v_build, m.spec, clock_timestamp(), true),
-            syncline.record_references(p_row, v_build, m.spec, clock_timestamp())
+        perform syncline.record_history(p_row, v_build, m.spec, clock_timestamp(), true)
         from syncline.models as m
         where m.signature = v_build.signature;
+        perform syncline.write_references(p_row, v_build, nullif(new.spec -> 'external_ref', 'null'), true, clock_timestamp())
+        from syncline.models as new
+        left join syncline.models as old on old.signature = p_base.signature
+        where new.signature = v_build.signature and new.spec -> 'external_ref' is distinct from old.spec -> 'external_ref';
     end if;
 end
 $$;
 comment on function syncline.settle_unwritten(syncline.entities, syncline.builds) is
 'What a build that wrote no rows found counts at once: there is nothing to publish.';
+
+create or replace function syncline.name_streams(p_build syncline.builds, p_spec jsonb) returns void
+language plpgsql
+as $$
+declare
+    v_stream record;
+begin
+    for v_stream in select * from syncline.streams_read(p_build.entity, p_spec -> 'streams') loop
+        -- The record that has this value at this place; a redacted one is told by its place alone.
+        execute format(
+            'update syncline.row_errors as bad set source = $2, stream = $3
+            from %s as record
+            where bad.build_id = $1 and bad.stream is null and bad.path is not null
+                and record._key = bad._key and record._ordinal = bad.row_number
+                and (bad.value is null or left(record.payload #>> string_to_array(bad.path, ''.''), 1000) = bad.value)',
+            v_stream.substitute
+        ) using p_build.build_id, split_part(v_stream.label, '.', 1), substr(v_stream.label, strpos(v_stream.label, '.') + 1);
+    end loop;
+end
+$$;
+comment on function syncline.name_streams(syncline.builds, jsonb) is
+'Names on the new row errors of an entity of several streams the one that each value came from.';
 
 create or replace function syncline.save_build(
     p_build syncline.builds, p_base syncline.builds, p_writes boolean, p_rewrites boolean
@@ -296,7 +325,11 @@ begin
         execute format('delete from %s', v_delta);
         execute format('insert into %s select _key from %s.differing', v_delta, v_work);
     else
-        update syncline.builds set loads = p_build.loads, signature = p_build.signature, last_touch = p_build.last_touch
+        update syncline.builds set
+            loads = p_build.loads,
+            -- What a new model asks for is left to the first run that may publish.
+            signature = case when syncline.publishes() then p_build.signature else signature end,
+            last_touch = p_build.last_touch
         where build_id = p_base.build_id;
         delete from syncline.rejected_keys where build_id = p_base.build_id;
     end if;

@@ -30,7 +30,7 @@ comment on function syncline.record_changes(bigint, text, boolean, jsonb) is
 
 create or replace function syncline.without_values(p_content jsonb) returns jsonb
 language sql immutable parallel safe
-as $$ select jsonb_object_agg(field, null) from jsonb_object_keys(p_content) as field $$;
+as $$ select coalesce(jsonb_object_agg(field, null), p_content) from jsonb_object_keys(p_content) as field $$;
 comment on function syncline.without_values(jsonb) is 'An object''s fields, each null: what a redacted stream leaves of them.';
 
 create or replace function syncline.record_swap(
@@ -46,11 +46,25 @@ declare
         inner join syncline.models as m on b.signature = m.signature
         where b.build_id = p_row.current_build and (m.spec ->> 'history')::boolean
     );
+    -- What nothing is known of (it was published before models were kept) may be redacted.
+    v_redacts boolean := (
+        select bool_or(coalesce((m.spec ->> 'redact')::boolean, true))
+        from syncline.builds as b
+        left join syncline.models as m on b.signature = m.signature
+        where b.build_id in (p_row.current_build, p_build.build_id)
+    );
 begin
     if p_row.current_version is not null then
-        perform syncline.record_changes(p_publication, p_row.entity, p_is_rollback, v_spec);
+        perform syncline.record_changes(
+            p_publication, p_row.entity, p_is_rollback, coalesce(v_spec, '{}') || jsonb_build_object('redact', v_redacts)
+        );
     end if;
-    perform syncline.record_history(p_row, p_build, v_spec, p_at, not v_had_history);
+    -- A rollback of the publish that asked for a history is in it, too.
+    perform syncline.record_history(
+        p_row, p_build,
+        coalesce(v_spec, '{}') || case when p_is_rollback and v_had_history then '{"history": true}' else '{}' end::jsonb,
+        p_at, not v_had_history
+    );
     perform syncline.record_references(p_row, p_build, v_spec, p_at);
 end
 $$;

@@ -23,9 +23,11 @@ begin
     select * into v_parent from syncline.checked_build(p_check ->> 'parent', (p_check ->> 'is_parent_next')::boolean);
     if p_check ->> 'parent' is not null then
         select * into v_field from syncline.plain_column(v_parent.version_table, p_check ->> 'field');
-        -- Whether a date and a timestamptz are equal depends on the session.
-        if v_field.type is null
-            or v_field.type <> v_column.type and (v_field.category <> v_column.category or v_field.category not in ('N', 'S')) then
+        -- What is equal between two types, or in an extension's, may differ in one of them: citext to text.
+        if v_field.type is distinct from v_column.type
+            or not exists (
+                select from pg_catalog.pg_type as t where t.oid = v_column.type and t.typnamespace = 'pg_catalog'::regnamespace
+            ) then
             return null;
         end if;
     end if;

@@ -50,10 +50,15 @@ as $$
 declare
     v_work text := format('%I', 'syncline_' || p_build.entity);
 begin
+    execute format(
+        'create unlogged table %s.found (
+            _key text, column_name text, candidates jsonb, winner text, rule text, primary key (_key, column_name)
+        )', v_work
+    );
     if p_merge is not null then
         execute format(
-            'insert into syncline.conflict_findings (build_id, _key, column_name, candidates, winner, rule)
-            select $1, found._key, found.column_name, found.candidates, judged.winner, judged.rule
+            'insert into %1$s.found (_key, column_name, candidates, winner, rule)
+            select found._key, found.column_name, %2$s, judged.winner, judged.rule
             from (
                 select d._key, field.key as column_name, jsonb_object_agg(said.key, said.value) as candidates
                 from %1$s.disagreements as d
@@ -64,69 +69,97 @@ begin
                 group by d._key, field.key
                 having count(distinct said.value) > 1
             ) as found
-            cross join lateral syncline.judge_conflict($2 -> found.column_name, found.candidates) as judged
-            on conflict (build_id, _key, column_name) do update set
-                candidates = excluded.candidates, winner = excluded.winner, rule = excluded.rule, is_applied = false',
-            v_work
-        ) using p_build_id, p_merge -> 'fields';
+            cross join lateral syncline.judge_conflict($1 -> found.column_name, found.candidates) as judged',
+            v_work,
+            case
+                when (p_spec ->> 'redact')::boolean
+                    then '(select jsonb_object_agg(source, ''redacted''::text) from jsonb_object_keys(found.candidates) as source)'
+                else 'found.candidates'
+            end
+        ) using p_merge -> 'fields';
     end if;
+    execute format('analyze %s.found', v_work);
     -- What was looked at and not found again is gone; where no source is merged any more, that is all.
     execute format(
-        'insert into syncline.conflict_findings (build_id, _key, column_name)
-        select $1, c._key, c.column_name
-        from syncline.conflicts as c
-        where c.entity = $2 and c.state <> ''closed'' and %2$s
+        'insert into syncline.conflict_findings as f (build_id, _key, column_name, candidates, winner, rule)
+        select $1, found._key, found.column_name, found.candidates, found.winner, found.rule
+        from %1$s.found
+        where %2$s
+        union all
+        select $1, c._key, c.column_name, null, null, null
+        from %3$s
+        where c.entity = $2 and c.state <> ''closed''
             and not exists (select 1 from %1$s.kept where kept._key = c._key and kept.is_rejected)
-            and not exists (
-                select 1 from syncline.conflict_findings as f
-                where f.build_id = $1 and f._key = c._key and f.column_name = c.column_name and not f.is_applied
-            )
+            and not exists (select 1 from %1$s.found where found._key = c._key and found.column_name = c.column_name)
         on conflict (build_id, _key, column_name) do update set
-            candidates = null, winner = null, rule = null, is_applied = false',
-        v_work, case when p_is_all then 'true' else format('exists (select 1 from %s.changed where changed._key = c._key)', v_work) end
+            candidates = excluded.candidates, winner = excluded.winner, rule = excluded.rule, is_applied = false',
+        v_work,
+        -- A build of all keys meets most of what is known once more: that is not news, and does not count.
+        case when p_is_all then
+            'not exists (
+                select 1 from syncline.conflicts as c
+                where c.entity = $2 and c._key = found._key and c.column_name = found.column_name and c.state <> ''closed''
+                    and c.candidates = found.candidates and c.winner is not distinct from found.winner and c.rule = found.rule
+            )'
+            else 'true'
+        end,
+        case when p_is_all then 'syncline.conflicts as c'
+            else format('%s.changed inner join syncline.conflicts as c on c._key = changed._key', v_work)
+        end
     ) using p_build_id, p_build.entity;
-    if (p_spec ->> 'redact')::boolean then
-        update syncline.conflict_findings as f set
-            candidates = (select jsonb_object_agg(source, to_jsonb('redacted'::text)) from jsonb_object_keys(f.candidates) as source)
-        where f.build_id = p_build_id and f.candidates is not null and not f.is_applied;
-    end if;
 end
 $$;
 comment on function syncline.save_conflicts(syncline.builds, bigint, jsonb, jsonb, boolean) is
 'Saves what the build found of the keys it looked at: conflicts, and those that are gone.';
 
+create or replace function syncline.is_overridden(p_entity text, p_key text, p_column text) returns boolean
+language sql stable
+as $$
+    select exists (
+        select 1 from syncline.overrides
+        where entity = p_entity and _key = p_key and column_name = p_column and lifted_at is null
+    )
+$$;
+comment on function syncline.is_overridden(text, text, text) is 'Whether an override of the field is set and not lifted.';
+
 create or replace function syncline.apply_conflicts(p_build_id bigint) returns void
 language plpgsql
+-- What was just written has no statistics yet: taken for a few rows, the tables would be joined row by row, unindexed.
+set enable_seqscan = off
 as $$
 declare
     v_entity text := (select entity from syncline.builds where build_id = p_build_id);
 begin
-    update syncline.conflict_findings as f set before = coalesce(to_jsonb(c), '{}')
-    from syncline.conflict_findings as self
-    left join syncline.conflicts as c on c.entity = v_entity and self._key = c._key and self.column_name = c.column_name
-    where f.build_id = p_build_id and f.before is null
-        and self.build_id = f.build_id and self._key = f._key and self.column_name = f.column_name;
-    insert into syncline.conflicts as c (entity, _key, column_name, candidates, winner, rule, state)
-    select
-        v_entity, f._key, f.column_name, f.candidates, f.winner, f.rule,
-        case when o.override_id is null then 'open' else 'resolved' end
-    from syncline.conflict_findings as f
-    left join syncline.overrides as o
-        on o.entity = v_entity and f._key = o._key and f.column_name = o.column_name and o.lifted_at is null
-    where f.build_id = p_build_id and not f.is_applied and f.candidates is not null
-    on conflict (entity, _key, column_name) do update set
-        candidates = excluded.candidates,
-        winner = excluded.winner,
-        rule = excluded.rule,
+    update syncline.conflict_findings as f set before = coalesce((
+        select to_jsonb(c.*) from syncline.conflicts as c
+        where c.entity = v_entity and c._key = f._key and c.column_name = f.column_name
+    ), '{}')
+    where f.build_id = p_build_id and f.before is null;
+    update syncline.conflicts as c set
+        candidates = f.candidates,
+        winner = f.winner,
+        rule = f.rule,
         -- What was ignored is these values, not all that may come.
         state = case
-            when excluded.state = 'resolved' then 'resolved'
-            when c.state = 'ignored' and c.candidates = excluded.candidates then 'ignored'
+            when syncline.is_overridden(v_entity, f._key, f.column_name) then 'resolved'
+            when c.state = 'ignored' and c.candidates = f.candidates then 'ignored'
             else 'open'
         end,
         times_seen = c.times_seen + 1,
         last_seen_at = clock_timestamp(),
-        closed_at = null;
+        closed_at = null
+    from syncline.conflict_findings as f
+    where f.build_id = p_build_id and not f.is_applied and f.candidates is not null
+        and c.entity = v_entity and c._key = f._key and c.column_name = f.column_name;
+    insert into syncline.conflicts (entity, _key, column_name, candidates, winner, rule, state)
+    select
+        v_entity, f._key, f.column_name, f.candidates, f.winner, f.rule,
+        case when syncline.is_overridden(v_entity, f._key, f.column_name) then 'resolved' else 'open' end
+    from syncline.conflict_findings as f
+    where f.build_id = p_build_id and not f.is_applied and f.candidates is not null and not exists (
+        select 1 from syncline.conflicts as c
+        where c.entity = v_entity and c._key = f._key and c.column_name = f.column_name
+    );
     update syncline.conflicts as c set state = 'closed', closed_at = clock_timestamp()
     from syncline.conflict_findings as f
     where f.build_id = p_build_id and not f.is_applied and f.candidates is null
@@ -139,6 +172,8 @@ comment on function syncline.apply_conflicts(bigint) is
 
 create or replace function syncline.restore_conflicts(p_build_id bigint) returns void
 language plpgsql
+-- What was just written has no statistics yet: taken for a few rows, the tables would be joined row by row, unindexed.
+set enable_seqscan = off
 as $$
 declare
     v_entity text := (select entity from syncline.builds where build_id = p_build_id);
@@ -247,7 +282,7 @@ begin
             message = format('conflict %s is closed: the sources agree, or the row is gone', p_conflict_id),
             hint = format(
                 'To set the field all the same: syncline conflicts resolve %s %s %s --value ...',
-                v_conflict.entity, v_conflict._key, v_conflict.column_name
+                v_conflict.entity, syncline.shell_quoted(v_conflict._key), v_conflict.column_name
             );
     end if;
     return syncline.set_override(

@@ -105,6 +105,7 @@ begin
     elsif p_spec ->> 'on_missing' = 'mark' then
         perform syncline.mark_missing(p_build, p_base, p_spec);
     end if;
+    perform syncline.tell_lost_values(p_build, p_base, v_active);
     if v_has_overrides then
         perform syncline.apply_overrides(p_build, p_base, p_merge);
     end if;
@@ -219,6 +220,7 @@ as $$
 declare
     v_count bigint;
     v_is_parallel text := current_setting('max_parallel_workers_per_gather');
+    v_costs text[] := array[current_setting('parallel_setup_cost'), current_setting('parallel_tuple_cost')];
 begin
     -- A row error is a row, and a parallel plan cannot write one. So the first try takes every value to fit, looks at
     -- its form alone, and stops at the first that does not fit; an entity that has errors is not tried so.
@@ -230,7 +232,10 @@ begin
                 set_config('parallel_tuple_cost', '0', true);
             execute replace(p_statement, 'syncline.is_valid(', 'syncline.has_form(');
             get diagnostics v_count = row_count;
-            perform set_config('syncline.rejects', 'record', true);
+            perform
+                set_config('syncline.rejects', 'record', true),
+                set_config('parallel_setup_cost', v_costs[1], true),
+                set_config('parallel_tuple_cost', v_costs[2], true);
             return v_count;
         exception when sqlstate 'SY000' or data_exception or integrity_constraint_violation or raise_exception then
             null;
@@ -254,8 +259,7 @@ as $$
             when old.name is null then format('null::%s as %I', new.type, new.name)
             when old.type = new.type then format('active.%I', new.name)
             else format(
-                'case when active.%1$I is null or syncline.is_castable(active.%1$I::text, %2$L) then active.%1$I::text::%2$s
-                else syncline.reject(active._key, null, %1$L, %2$L, active.%1$I::text, false)::%2$s end as %1$I',
+                'case when syncline.is_castable(active.%1$I::text, %2$L) then active.%1$I::text::%2$s end as %1$I',
                 new.name, split_part(new.type, ' collate ', 1)
             )
         end, ', ' order by new.place
@@ -264,7 +268,32 @@ as $$
     left join jsonb_to_recordset(p_base_columns) as old (name text, type text) on new.name = old.name
 $$;
 comment on function syncline.carried_columns(jsonb, jsonb) is
-'The select list that carries rows of the active version into the model''s columns, by name; a value that does not fit a retyped column is null with a row error.';
+'The select list that carries rows of the active version into the model''s columns, by name; a value that does not fit a retyped column is null.';
+
+create or replace function syncline.tell_lost_values(p_build syncline.builds, p_base syncline.builds, p_active text) returns void
+language plpgsql
+as $$
+declare
+    v_column record;
+begin
+    for v_column in
+        select new.name, split_part(new.type, ' collate ', 1) as type
+        from jsonb_to_recordset(p_build.columns) as new (name text, type text)
+        inner join jsonb_to_recordset(p_base.columns) as old (name text, type text) on new.name = old.name and new.type <> old.type
+    loop
+        execute format(
+            'select syncline.add_row_error(
+                active._key, null, %2$L, %3$L, active.%2$I::text, ''the value from before does not fit the column any more'', ''warning''
+            )
+            from %1$s as active inner join %4$I.kept on kept._key = active._key
+            where not syncline.is_castable(active.%2$I::text, %3$L)',
+            p_active, v_column.name, v_column.type, 'syncline_' || p_build.entity
+        );
+    end loop;
+end
+$$;
+comment on function syncline.tell_lost_values(syncline.builds, syncline.builds, text) is
+'Records the values of rows that stay as they are which a retyped column cannot take: they are null.';
 
 create or replace function syncline.keys_that_are_here(p_build syncline.builds, p_spec jsonb) returns text
 language sql stable

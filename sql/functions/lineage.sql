@@ -154,7 +154,7 @@ begin
         );
     end loop;
     execute format(
-        '%s select coalesce(jsonb_agg(to_jsonb(made)), ''[]'') from (%s) as made where made._key = %L', v_streams, v_sql, p_key
+        '%s select coalesce(jsonb_agg(to_jsonb(made.*)), ''[]'') from (%s) as made where made._key = %L', v_streams, v_sql, p_key
     ) into v_rows;
     return v_rows;
 end
@@ -200,7 +200,8 @@ returns table (
     previous jsonb,
     changed_at timestamptz,
     changed_by_run bigint,
-    override jsonb
+    override jsonb,
+    row_errors jsonb
 )
 language plpgsql stable
 as $$
@@ -217,13 +218,13 @@ begin
     select * into v_row from syncline.entities where entity = p_entity;
     select * into v_build from syncline.builds where build_id = v_row.current_build;
     perform syncline.check_column(p_entity, v_build, p_column);
-    execute format('select coalesce(jsonb_agg(to_jsonb(t)), ''[]'') from %I.%I as t where t._key = $1', v_row.schema_name, p_entity || '_current')
+    execute format('select coalesce(jsonb_agg(to_jsonb(t.*)), ''[]'') from %I.%I as t where t._key = $1', v_row.schema_name, p_entity || '_current')
     into v_rows using v_key;
     if v_rows = '[]' then
         raise exception using
             errcode = 'SY361',
             message = format('there is no row %s in %s', p_key, p_entity),
-            hint = format('Give its _key or its unique key. Where it was once: syncline history %s %s', p_entity, p_key);
+            hint = format('Give its _key or its unique key. Where it was once: syncline history %s %s', p_entity, syncline.shell_quoted(p_key));
     end if;
     if v_merge is not null then
         v_said := coalesce(syncline.rows_of_key(v_spec, v_build.loads, v_key) -> 0 -> '_conflicts', '{}');
@@ -262,14 +263,17 @@ begin
         order by
             asked.column_name, coalesce(asked.path, '') = '' or asked.priority is not null,
             case when asked.priority is null then asked.path end,
-            (asked.source = o.source) is true desc, asked.has_said desc, asked.place
+            (asked.source = o.source and v_said -> asked.column_name -> asked.source <> 'null') is true desc, asked.has_said desc, asked.place
     )
     select
         v_key,
         mapped.column_name,
         content.row_content -> mapped.column_name,
         case
-            when mapped.decision is not null then 'override'
+            -- A source that is trusted but says nothing decides nothing.
+            when mapped.decision is not null
+                and coalesce(mapped.decision ->> 'source' = mapped.source or mapped.decision ->> 'source' is null or v_is_rejected, false)
+                then 'override'
             when v_is_rejected then 'kept: its record was rejected'
             when mapped.stream is not null and v_spec ->> 'delta' is distinct from 'full' and not exists (select 1 from origins)
                 then 'kept: no live record'
@@ -277,9 +281,9 @@ begin
             when not mapped.has_said then 'no source has a value'
             else mapped.rule
         end,
-        case when mapped.has_said or mapped.decision ->> 'source' is not null then mapped.source end,
-        case when mapped.has_said or mapped.decision ->> 'source' is not null then mapped.stream end,
-        case when mapped.has_said or mapped.decision ->> 'source' is not null then mapped.path end,
+        case when mapped.has_said then mapped.source end,
+        case when mapped.has_said then mapped.stream end,
+        case when mapped.has_said then mapped.path end,
         origin.row_number,
         origin.load_id,
         origin.run_id,
@@ -289,6 +293,16 @@ begin
         last.published_at,
         last.run_id,
         mapped.decision - '{entity,_key,column_name,touch_id,lift_touch_id,lifted_at,lifted_by}'::text[]
+        - case when syncline.is_redacted(p_entity) then '{displaced}' else '{}' end::text[],
+        (
+            select jsonb_agg(jsonb_build_object(
+                'error_id', bad.error_id, 'stream', bad.source || '.' || bad.stream, 'row_number', bad.row_number,
+                'value', bad.value, 'message', bad.message
+            ) order by bad.error_id)
+            from syncline.row_errors as bad
+            where bad.entity = p_entity and bad._key = v_key and bad.closed_at is null
+                and mapped.column_name = any(string_to_array(bad.column_name, ', '))
+        )
     from content
     cross join mapped
     left join origins as origin on mapped.has_said and mapped.stream = origin.label
@@ -305,6 +319,13 @@ end
 $$;
 comment on function syncline.lineage(text, text, text) is
 'Where each field of a published row (by _key or unique key), or one of them, came from. Raises SY201 and SY305 for an unknown entity, SY261 for an unknown column, SY361 where there is no such row.';
+
+create or replace function syncline.shell_quoted(p_text text) returns text
+language sql immutable
+as $$
+    select case when p_text ~ '^[A-Za-z0-9_.:@/-]+$' then p_text else '''' || replace(p_text, '''', '''\''''') || '''' end
+$$;
+comment on function syncline.shell_quoted(text) is 'A text as a shell takes it for one word, for commands in hints.';
 
 create or replace function syncline.check_column(p_entity text, p_build syncline.builds, p_column text) returns void
 language plpgsql stable
@@ -348,7 +369,9 @@ begin
             null::text, c.old, c.new, c.run_id, null::text, null::text
         from syncline.list_changes(p_entity, v_key) as c
         union all
-        select o.set_at, 'override set', o.column_name, o.displaced, o.value, null, o.set_by, concat_ws(': ', 'from ' || o.source, o.reason)
+        select
+            o.set_at, 'override set', o.column_name, case when not syncline.is_redacted(p_entity) then o.displaced end, o.value,
+            null, o.set_by, concat_ws(': ', 'from ' || o.source, o.reason)
         from syncline.overrides as o
         where o.entity = p_entity and o._key = v_key
         union all
@@ -356,13 +379,17 @@ begin
         from syncline.overrides as o
         where o.entity = p_entity and o._key = v_key and o.lifted_at is not null
         union all
-        select c.first_seen_at, 'conflict', c.column_name, null, c.candidates, null, null, format('%s, seen %s times', c.state, c.times_seen)
+        select c.first_seen_at, 'conflict', c.column_name, null, c.candidates, null, null, format(case c.times_seen when 1 then '%s, seen once' else '%s, seen %s times' end, c.state, c.times_seen)
         from syncline.conflicts as c
         where c.entity = p_entity and c._key = v_key
         union all
-        select bad.created_at, 'row error', coalesce(bad.column_name, bad.path), null, null, bad.run_id, null, bad.message
+        -- Each build that tries a record again tells the same of it.
+        select
+            min(bad.created_at), 'row error', coalesce(bad.column_name, bad.path), null, null, min(bad.run_id), null,
+            bad.message || case when count(*) > 1 then format(', met %s times', count(*)) else '' end
         from syncline.row_errors as bad
         where bad.entity = p_entity and bad._key = v_key
+        group by coalesce(bad.column_name, bad.path), bad.message, bad.value
         union all
         -- The rows of a first publish are not recorded one by one.
         select p.published_at, 'first published', null, null, null, p.run_id, null, null

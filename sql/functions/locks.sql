@@ -16,6 +16,16 @@ language sql stable parallel safe
 as $$ select nullif(current_setting('syncline.attempt', true), '')::integer $$;
 comment on function syncline.session_attempt() is 'The attempt of the run this session works for.';
 
+create or replace function syncline.publishes() returns boolean
+language sql stable
+as $$
+    select not exists (
+        select 1 from syncline.runs
+        where run_id = syncline.session_run() and ((options ->> 'dry_run')::boolean or options ? 'limit')
+    )
+$$;
+comment on function syncline.publishes() is 'Whether the session''s run may publish: it is no dry run and no trial.';
+
 create or replace function syncline.hold_run() returns void
 language plpgsql
 as $$

@@ -23,7 +23,12 @@ begin
         raise exception using
             errcode = 'SY212',
             message = format('%s: %s', v_entity, sqlerrm),
-            hint = 'Each source in a field''s priority must have the field in its staging model, of the same type, which has an equality (jsonb, not json).';
+            hint = case
+                when sqlerrm ~ '^column "' then 'No field of that name is in `fields`: the SQL of a derived field names fields alone.'
+                when sqlerrm ~ '^column .* does not exist$' then
+                    'Its staging model has no such field: write the sources that have it in the field''s `priority`, or add it to the staging model.'
+                else 'Each source in a field''s priority must have the field in its staging model, of the same type, which has an equality (jsonb, not json).'
+            end;
     end;
     v_columns := syncline.table_columns(v_view::regclass);
     if p_merge is not null then
@@ -65,16 +70,17 @@ begin
     execute format('drop view %s', v_view);
     perform syncline.close_stubs(v_entity, p_spec -> 'streams');
     if (p_spec ->> 'history')::boolean then
-        perform syncline.check_history(p_spec ->> 'schema', v_entity);
+        perform syncline.check_history(p_spec ->> 'schema', v_entity, v_columns);
     end if;
     if p_spec ->> 'on_missing' = 'mark' then
         v_columns := v_columns || '[{"name": "_missing_since", "type": "timestamp with time zone"}]'::jsonb;
     end if;
+    perform syncline.check_external_ref(p_spec, v_columns);
     return v_columns;
 end
 $$;
 comment on function syncline.check_model(jsonb, text, jsonb) is
-'The columns of the entity that a model''s SQL makes; raises SY207 to SY213 where it lacks a column, is volatile, is not row-local, or merges what cannot be merged.';
+'The columns of the entity that a model''s SQL makes; raises SY207 to SY215 where it lacks a column, is volatile, is not row-local, or merges what cannot be merged.';
 
 create or replace function syncline.check_row_local(p_entity text, p_sql text, p_is_merged boolean) returns void
 language plpgsql

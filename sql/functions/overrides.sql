@@ -89,7 +89,7 @@ declare
     v_touch bigint;
 begin
     perform syncline.check_published(p_entity);
-    select * into v_row from syncline.entities where entity = p_entity for share;
+    select * into v_row from syncline.entities where entity = p_entity for key share;
     select * into v_current from syncline.builds where build_id = v_row.current_build;
     perform syncline.check_override(p_entity, v_current, p_column, p_value, p_source);
     v_content := syncline.row_to_override(v_row, p_key);
@@ -125,7 +125,7 @@ declare
     v_rows jsonb;
 begin
     execute format(
-        'select coalesce(jsonb_agg(to_jsonb(t)), ''[]'') from (select * from %I.%I where _key = $1 limit 2) as t',
+        'select coalesce(jsonb_agg(to_jsonb(t.*)), ''[]'') from (select * from %I.%I where _key = $1 limit 2) as t',
         p_row.schema_name, p_row.entity || '_current'
     ) into v_rows using p_key;
     if jsonb_array_length(v_rows) <> 1 then
@@ -177,7 +177,13 @@ begin
         );
     elsif p_source is null and not syncline.fits(p_value, v_type) then
         v_wrong := format('the value does not fit %s.%s, which is %s', p_entity, p_column, v_type);
-        v_hint := 'Write it as JSON has it: a text in quotes, dates as YYYY-MM-DD.';
+        v_hint := case
+            when v_type ~ '^(smallint|integer|bigint|numeric|real|double precision)' then 'Write a number as 5.10: no comma, no currency.'
+            when v_type = 'date' then 'Write a date as 2026-11-22.'
+            when v_type ~ '^timestamp' then 'Write a time as 2026-11-22T10:00:00Z.'
+            when v_type = 'boolean' then 'Write true or false.'
+            else 'Write it as JSON has it: a text in quotes, a list as ["a", "b"].'
+        end;
     end if;
     if v_wrong is not null then
         raise exception using errcode = 'SY261', message = v_wrong, hint = v_hint;
@@ -235,7 +241,9 @@ create or replace function syncline.list_overrides(
 language sql stable
 as $$
     select
-        o.override_id, o.entity, o._key, o.column_name, o.value, o.source, o.displaced, o.reason, o.set_by, o.set_at,
+        o.override_id, o.entity, o._key, o.column_name, o.value, o.source,
+        case when not syncline.is_redacted(o.entity) then o.displaced end,
+        o.reason, o.set_by, o.set_at,
         o.lifted_by, o.lifted_at,
         case
             when o.lift_touch_id <= b.last_touch then 'lifted'
@@ -254,7 +262,20 @@ as $$
     limit p_limit
 $$;
 comment on function syncline.list_overrides(text, text, boolean, bigint) is
-'Overrides, newest first: those not lifted, or all; with what has become of each.';
+'Overrides, newest first: those not lifted, or all; with what has become of each. What they displaced is not told of redacted streams.';
+
+create or replace function syncline.is_redacted(p_entity text) returns boolean
+language sql stable
+as $$
+    select exists (
+        select
+        from syncline.entities as e
+        inner join syncline.builds as b on e.current_build = b.build_id
+        inner join syncline.models as m on b.signature = m.signature
+        where e.entity = p_entity and (m.spec ->> 'redact')::boolean
+    )
+$$;
+comment on function syncline.is_redacted(text) is 'Whether what is published of an entity reads a redacted stream.';
 
 create or replace function syncline.has_overrides(p_entity text, p_touch bigint) returns boolean
 language sql stable
@@ -286,7 +307,7 @@ begin
         where syncline.fits(o.displaced, c.type)
         group by o._key', v_work
     ) using p_build.entity, p_base.last_touch, p_build.columns;
-    select string_agg(format('(jsonb_populate_record(base, displaced.patch)).%1$I', name), ', ' order by place) into v_list
+    select string_agg(format('(jsonb_populate_record(base.*, displaced.patch)).%1$I', name), ', ' order by place) into v_list
     from rows from (jsonb_to_recordset(p_build.columns) as (name text)) with ordinality as c (name, place);
     -- Of a few keys it is written down: a view of two parts would be read whole for each build.
     execute format(
@@ -317,6 +338,7 @@ declare
     v_derived text;
     v_set text;
     v_from text;
+    v_keys text[];
     v_count bigint;
 begin
     select string_agg(quote_ident(name), ', ') into v_list from jsonb_to_recordset(p_build.columns) as c (name text);
@@ -333,10 +355,22 @@ begin
         insert into %1$s.rows (%2$s) select %2$s from %1$s.plain where _key in (select carried._key from carried)',
         v_work, v_list
     ) using p_build.entity, p_base.last_touch;
+    -- What an override displaces is what the row would hold without it, when it first comes into force for it.
+    execute format(
+        'update syncline.overrides as o set displaced = to_jsonb(r.*) -> o.column_name
+        from %1$s.rows as r
+        where o.entity = $1 and o._key = r._key and o.touch_id <= $3 and (o.lift_touch_id is null or o.lift_touch_id > $3)
+            and (o.touch_id > $2 or not exists (select 1 from %1$s.base where base._key = r._key))',
+        v_work
+    ) using p_build.entity, p_base.last_touch, p_build.last_touch;
+    execute format(
+        'select array_agg(o._key) from syncline.overrides as o
+        where o.entity = $1 and o.lifted_at is null and exists (select 1 from %s.rows as r where r._key = o._key)', v_work
+    ) into v_keys using p_build.entity;
     perform syncline.add_row_error(o._key, null, o.column_name, c.type, o.value::text, 'the override does not fit the column any more', 'warning')
     from syncline.overrides_in_force(p_build.entity, p_build.last_touch) as o
     inner join jsonb_to_recordset(p_build.columns) as c (name text, type text) on o.column_name = c.name
-    where o.source is null and not syncline.fits(o.value, c.type);
+    where o.source is null and not syncline.fits(o.value, c.type) and o._key = any(v_keys);
     execute format(
         'create unlogged table %1$s.patches as
         select o._key, jsonb_object_agg(o.column_name, said.value) as patch
@@ -354,7 +388,7 @@ begin
                 left join %1$s.base on base._key = r._key and r._conflicts is null and o.touch_id <= %2$s
                 cross join lateral (
                     select case when o.source is null then o.value else coalesce(
-                        nullif(r._conflicts -> o.column_name -> o.source, ''null''), nullif(to_jsonb(base) -> o.column_name, ''null'')
+                        nullif(r._conflicts -> o.column_name -> o.source, ''null''), nullif(to_jsonb(base.*) -> o.column_name, ''null'')
                     ) end
                 ) as said (value)', v_work, p_base.last_touch
             )
@@ -374,7 +408,7 @@ begin
     where c.name <> '_key';
     -- Derived fields follow the others, unless they are overridden themselves.
     execute format(
-        'update %1$s.rows as r set (%2$s) = (select %3$s from jsonb_populate_record(r, patches.patch) as patched)
+        'update %1$s.rows as r set (%2$s) = (select %3$s from jsonb_populate_record(r.*, patches.patch) as patched)
         from %1$s.patches where patches._key = r._key', v_work, v_set, v_from
     );
     if v_derived is not null then
@@ -382,7 +416,7 @@ begin
             'update %1$s.rows as settled set %2$s where settled._key in (select patches._key from %1$s.patches)', v_work, v_derived
         );
         execute format(
-            'update %1$s.rows as r set (%2$s) = (select %3$s from jsonb_populate_record(r, patches.patch) as patched)
+            'update %1$s.rows as r set (%2$s) = (select %3$s from jsonb_populate_record(r.*, patches.patch) as patched)
             from %1$s.patches where patches._key = r._key', v_work, v_set, v_from
         );
     end if;

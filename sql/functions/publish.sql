@@ -76,7 +76,7 @@ begin
         where b.run_id = p_run_id and b.state in ('built', 'checked', 'failed', 'trial')
             and (p_entities is null or e.entity = any(p_entities))
         order by e.entity
-        for update of e
+        for no key update of e
     loop
         update syncline.builds set state = case when state = 'trial' then 'superseded' else 'failed' end
         where build_id = v_entity.build_id;
@@ -151,7 +151,7 @@ begin
             hint = 'Name the builds of candidates: `select * from syncline.publishable()`.';
     end if;
     perform pg_advisory_xact_lock(syncline.lock_class('publish'), 0);
-    perform 1 from syncline.entities where next_build = any(p_builds) order by entity for update;
+    perform 1 from syncline.entities where next_build = any(p_builds) order by entity for no key update;
     -- Outside a run, what was built by one: a publish after a dry run.
     v_publication := syncline.open_publication(null, (select max(run_id) from syncline.builds where build_id = any(p_builds)));
     select published_at into v_at from syncline.publications where publication_id = v_publication;
@@ -185,6 +185,7 @@ begin
                 message = format('the candidate of %s cannot be published: %s', v_item.entity, v_reason),
                 hint = 'Run again to build a new candidate.';
         end if;
+        perform syncline.check_parents(v_item.build, v_item.entity_row, p_builds);
         perform syncline.record_swap(v_publication, v_item.entity_row, v_item.build, v_at, false);
         perform syncline.apply_conflicts(v_item.build_id);
         delete from syncline.conflict_findings where build_id = v_item.current_build;
@@ -216,6 +217,41 @@ end
 $$;
 comment on function syncline.publish(bigint[], boolean) is
 'Points the current views of these builds'' entities at them in the caller''s transaction: all or none. Raises SY303 where one is not what was checked any more, and 55P03 where a view''s lock cannot be had within 100 ms.';
+
+create or replace function syncline.check_parents(
+    p_build syncline.builds, p_row syncline.entities, p_builds bigint[]
+) returns void
+language plpgsql stable
+as $$
+declare
+    v_parents text[];
+    v_is_candidate boolean;
+begin
+    -- A run checks together what it built together: rows may refer to some that only this build of the parent has.
+    select array_agg(parent.entity order by parent.entity), bool_and(b.state = 'checked' and b.build_id = parent.next_build)
+    into v_parents, v_is_candidate
+    from syncline.entities as parent
+    inner join syncline.builds as b
+        on parent.entity = b.entity and b.run_id = p_build.run_id and b.attempt = p_build.attempt and b.checked_at is not null
+    where parent.entity = any(p_row.parents) and parent.entity <> p_row.entity
+        and b.build_id is distinct from parent.current_build
+        and not b.build_id = any(p_builds);
+    if v_parents is not null then
+        raise exception using
+            errcode = 'SY303',
+            message = format(
+                'the candidate of %s cannot be published: it was checked with the candidate of %s, which is not published with it',
+                p_row.entity, array_to_string(v_parents, ', ')
+            ),
+            hint = case
+                when v_is_candidate then format('Publish them together: syncline publish %s %s', array_to_string(v_parents, ' '), p_row.entity)
+                else 'Run again to build a new candidate.'
+            end;
+    end if;
+end
+$$;
+comment on function syncline.check_parents(syncline.builds, syncline.entities, bigint[]) is
+'Raises SY303 where the run that built a candidate also built what its entity reads, by ref() or by a relationships test, and that is neither published nor among these.';
 
 create or replace function syncline.open_publication(p_rolls_back bigint, p_run_id bigint) returns bigint
 language sql
@@ -323,7 +359,7 @@ begin
             message = coalesce(p_entity || ' was never published', 'nothing was ever published'),
             hint = 'Look at `syncline status`.';
     end if;
-    perform 1 from syncline.entities where entity = any(v_entities) order by entity for update;
+    perform 1 from syncline.entities where entity = any(v_entities) order by entity for no key update;
     perform set_config('syncline.is_swapping', 'on', true);
     v_return := syncline.open_publication(v_publication, null);
     select published_at into v_at from syncline.publications where publication_id = v_return;

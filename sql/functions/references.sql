@@ -13,6 +13,34 @@ $$;
 comment on function syncline.external_id(text, text, text) is
 'The internal id of a record elsewhere: always the same for the same type, source and external key, whether the record was loaded or not.';
 
+create or replace function syncline.check_external_ref(p_spec jsonb, p_columns jsonb) returns void
+language plpgsql immutable
+as $$
+declare
+    v_ref jsonb := nullif(p_spec -> 'external_ref', 'null');
+    v_missing text;
+begin
+    if v_ref is null then
+        return;
+    end if;
+    select string_agg(format('%s, which its external_ref names as %s', named.name, named.part), '; ') into v_missing
+    from (
+        select v_ref ->> 'key' as name, 'key' as part
+        union all
+        select name, 'metadata' from jsonb_array_elements_text(v_ref -> 'metadata') as name
+    ) as named
+    where not p_columns @> jsonb_build_array(jsonb_build_object('name', named.name));
+    if v_missing is not null then
+        raise exception using
+            errcode = 'SY215',
+            message = format('%s has no column %s', p_spec ->> 'entity', v_missing),
+            hint = 'Name columns of the model in key and metadata of external_ref.';
+    end if;
+end
+$$;
+comment on function syncline.check_external_ref(jsonb, jsonb) is
+'Raises SY215 where external_ref names a column that the model does not have.';
+
 create or replace function syncline.record_references(
     p_row syncline.entities, p_build syncline.builds, p_spec jsonb, p_at timestamptz
 ) returns void
@@ -20,42 +48,184 @@ language plpgsql
 as $$
 declare
     v_ref jsonb := nullif(p_spec -> 'external_ref', 'null');
-    v_table text := format('%I.%I', p_row.schema_name, p_row.entity || '_v' || p_build.version);
-    v_old text := format('%I.%I', p_row.schema_name, p_row.entity || '_v' || coalesce(p_row.current_version, p_build.version));
-    v_delta text := format('%I.%I', p_row.schema_name, p_row.entity || '_delta');
-    v_is_first boolean;
-    v_metadata text;
+    v_old_ref jsonb := (
+        select nullif(m.spec -> 'external_ref', 'null')
+        from syncline.builds as b
+        inner join syncline.models as m on b.signature = m.signature
+        where b.build_id = p_row.current_build
+    );
 begin
-    if v_ref is null then
-        return;
+    perform syncline.note_swap(p_row.entity, p_build.build_id);
+    if v_ref is not null or v_old_ref is not null then
+        perform syncline.write_references(
+            p_row, p_build, v_ref,
+            p_row.current_version is null or p_row.is_delta_all or v_ref is distinct from v_old_ref, p_at
+        );
     end if;
-    v_is_first := p_row.current_version is null
-        or not exists (select 1 from syncline.external_refs where entity = p_row.entity);
-    select 'jsonb_build_object(' || string_agg(format('%L, t.%I', name, name), ', ') || ')' into v_metadata
-    from jsonb_array_elements_text(v_ref -> 'metadata') as name;
-    if not v_is_first then
-        execute format(
-            'update syncline.external_refs as r set gone_at = $1
-            where r.type = $2 and r.source = $3 and r.entity = $4 and r.gone_at is null
-                and r.external_key in (select old.%1$I::text from %2$s as old where old._key in (select delta._key from %4$s as delta))
-                and not exists (select 1 from %3$s as t where t.%1$I::text = r.external_key)',
-            v_ref ->> 'key', v_old, v_table, v_delta
-        ) using p_at, v_ref ->> 'type', v_ref ->> 'source', p_row.entity;
-    end if;
-    execute format(
-        'insert into syncline.external_refs as r (type, source, external_key, ref_id, entity, metadata, first_seen_at)
-        select distinct on (t.%1$I::text) $2, $3, t.%1$I::text, syncline.external_id($2, $3, t.%1$I::text), $4, %5$s, $1
-        from %3$s as t
-        where t.%1$I is not null and (%2$L or t._key in (select delta._key from %4$s as delta))
-        order by t.%1$I::text, t._key
-        on conflict (type, source, external_key) do update set
-            entity = excluded.entity, metadata = excluded.metadata, gone_at = null',
-        v_ref ->> 'key', v_is_first, v_table, v_delta, coalesce(v_metadata, '''{}''::jsonb')
-    ) using p_at, v_ref ->> 'type', v_ref ->> 'source', p_row.entity;
 end
 $$;
 comment on function syncline.record_references(syncline.entities, syncline.builds, jsonb, timestamptz) is
-'Keeps syncline.external_refs in step with a swap, for an entity whose rows are records of a type elsewhere.';
+'Keeps syncline.external_refs in step with a swap, for an entity whose rows are records of a type elsewhere, or were.';
+
+create or replace function syncline.write_references(
+    p_row syncline.entities, p_build syncline.builds, p_ref jsonb, p_is_all boolean, p_at timestamptz
+) returns void
+language plpgsql
+as $$
+declare
+    v_table text := format('%I.%I', p_row.schema_name, p_row.entity || '_v' || p_build.version);
+    v_is_gone boolean;
+begin
+    v_is_gone := case when p_is_all
+        then syncline.end_other_references(p_row.entity, v_table, p_ref, p_at)
+        else syncline.end_lost_references(p_row, v_table, p_ref, p_at)
+    end;
+    if v_is_gone then
+        perform syncline.hand_over_references(p_row.entity, p_at);
+    end if;
+    if p_ref is null then
+        return;
+    end if;
+    execute format(
+        'insert into syncline.external_refs as r (type, source, external_key, ref_id, entity, metadata, first_seen_at)
+        select distinct on (t.%1$I::text) $2, $3, t.%1$I::text, syncline.external_id($2, $3, t.%1$I::text), $4, %3$s, $1
+        from %2$s as t
+        where t.%1$I is not null %4$s
+        order by t.%1$I::text, t._key
+        on conflict (type, source, external_key) do update set
+            entity = excluded.entity, metadata = excluded.metadata, gone_at = null
+        where (r.entity, r.metadata) is distinct from (excluded.entity, excluded.metadata) or r.gone_at is not null',
+        p_ref ->> 'key', v_table, syncline.reference_metadata(p_ref),
+        case when not p_is_all
+            then format('and t._key in (select delta._key from %I.%I as delta)', p_row.schema_name, p_row.entity || '_delta')
+        end
+    ) using p_at, p_ref ->> 'type', p_ref ->> 'source', p_row.entity;
+    -- Autovacuum may be a while, and the next publish reads them. Who does not own the table would get a warning instead.
+    if p_is_all and pg_has_role(
+        (select relowner from pg_catalog.pg_class where oid = 'syncline.external_refs'::regclass), 'usage'
+    ) then
+        analyze syncline.external_refs;
+    end if;
+end
+$$;
+comment on function syncline.write_references(syncline.entities, syncline.builds, jsonb, boolean, timestamptz) is
+'Writes the references of an entity''s rows, those in delta or all, and marks those as gone whose record no entity has any more.';
+
+create or replace function syncline.end_other_references(p_entity text, p_table text, p_ref jsonb, p_at timestamptz) returns boolean
+language plpgsql
+as $$
+declare
+    v_count bigint;
+begin
+    execute format(
+        'update syncline.external_refs as r set gone_at = $1
+        where r.entity = $4 and r.gone_at is null and %s',
+        case when p_ref is null then 'true' else format(
+            '(r.type <> $2 or r.source <> $3 or not exists (select 1 from %s as t where t.%I::text = r.external_key))',
+            p_table, p_ref ->> 'key'
+        ) end
+    ) using p_at, p_ref ->> 'type', p_ref ->> 'source', p_entity;
+    get diagnostics v_count = row_count;
+    return v_count > 0;
+end
+$$;
+comment on function syncline.end_other_references(text, text, jsonb, timestamptz) is
+'Marks all references of an entity as gone that a version has no row for, those of another type or source too; returns whether there were any.';
+
+create or replace function syncline.end_lost_references(p_row syncline.entities, p_table text, p_ref jsonb, p_at timestamptz) returns boolean
+language plpgsql
+as $$
+declare
+    v_key text := p_ref ->> 'key';
+    v_count bigint;
+begin
+    -- What a dropped entity left falls to whoever has the record. The array and the collation let the index of the
+    -- references be used: `_key` has another collation.
+    execute format(
+        'with lost (external_key) as (
+            select distinct old.%1$I::text collate "default"
+            from %2$s as old
+            where old._key in (select delta._key from %4$I.%5$I as delta)
+                and not exists (select 1 from %3$s as t where t._key = old._key and t.%1$I::text = old.%1$I::text)
+        )
+        update syncline.external_refs as r set gone_at = $1, entity = $4
+        where r.type = $2 and r.source = $3 and r.gone_at is null
+            and r.external_key = any(array(
+                select lost.external_key
+                from lost
+                where not exists (select 1 from %3$s as t where t.%1$I::text = lost.external_key)
+            ))
+            and (r.entity = $4 or not exists (select 1 from syncline.entities as e where e.entity = r.entity))',
+        v_key, format('%I.%I', p_row.schema_name, p_row.entity || '_v' || p_row.current_version), p_table,
+        p_row.schema_name, p_row.entity || '_delta'
+    ) using p_at, p_ref ->> 'type', p_ref ->> 'source', p_row.entity;
+    get diagnostics v_count = row_count;
+    return v_count > 0;
+end
+$$;
+comment on function syncline.end_lost_references(syncline.entities, text, jsonb, timestamptz) is
+'Marks references as gone whose row a swap takes away, by the keys in delta; returns whether there were any.';
+
+create or replace function syncline.hand_over_references(p_entity text, p_at timestamptz) returns void
+language plpgsql
+as $$
+declare
+    v_other record;
+begin
+    for v_other in
+        select
+            e.entity, m.spec -> 'external_ref' as ref, format('%I.%I', e.schema_name, e.entity || '_v' || b.version) as table_name
+        from syncline.entities as e
+        inner join syncline.builds as b on b.build_id = coalesce(syncline.noted_swap(e.entity), e.current_build)
+        inner join syncline.models as m on b.signature = m.signature
+        where e.entity <> p_entity and jsonb_typeof(m.spec -> 'external_ref') = 'object'
+        order by e.entity
+    loop
+        execute format(
+            'update syncline.external_refs as r set entity = $1, metadata = kept.metadata, gone_at = null
+            from (
+                select distinct on (t.%1$I::text) t.%1$I::text collate "default" as external_key, %3$s as metadata
+                from %2$s as t
+                where t.%1$I::text in (
+                    select ended.external_key
+                    from syncline.external_refs as ended
+                    where ended.entity = $2 and ended.gone_at = $3 and ended.type = $4 and ended.source = $5
+                )
+                order by t.%1$I::text, t._key
+            ) as kept
+            where r.type = $4 and r.source = $5 and r.external_key = kept.external_key and r.entity = $2 and r.gone_at = $3',
+            v_other.ref ->> 'key', v_other.table_name, syncline.reference_metadata(v_other.ref)
+        ) using v_other.entity, p_entity, p_at, v_other.ref ->> 'type', v_other.ref ->> 'source';
+    end loop;
+end
+$$;
+comment on function syncline.hand_over_references(text, timestamptz) is
+'Gives references that an entity has just lost to another entity that has the record.';
+
+create or replace function syncline.reference_metadata(p_ref jsonb) returns text
+language sql immutable
+as $$
+    select coalesce('jsonb_build_object(' || string_agg(format('%L, t.%I', name, name), ', ') || ')', '''{}''::jsonb')
+    from jsonb_array_elements_text(p_ref -> 'metadata') as name
+$$;
+comment on function syncline.reference_metadata(jsonb) is 'The SQL of what is kept with a reference, of a row of a table called t.';
+
+create or replace function syncline.note_swap(p_entity text, p_build_id bigint) returns void
+language sql
+as $$
+    select set_config(
+        'syncline.swaps',
+        (coalesce(nullif(current_setting('syncline.swaps', true), ''), '{}')::jsonb || jsonb_build_object(p_entity, p_build_id))::text,
+        true
+    )
+$$;
+comment on function syncline.note_swap(text, bigint) is
+'Notes until the transaction ends which build an entity is about to show: entities that are swapped together look at each other.';
+
+create or replace function syncline.noted_swap(p_entity text) returns bigint
+language sql stable
+as $$ select (nullif(current_setting('syncline.swaps', true), '')::jsonb ->> p_entity)::bigint $$;
+comment on function syncline.noted_swap(text) is 'The build that an entity is about to show, where this transaction has noted one.';
 
 create or replace function syncline.list_references(
     p_type text default null,

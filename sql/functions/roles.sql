@@ -108,9 +108,11 @@ begin
         where (place.nspname = any (p_schemas) or place.nspname in (select schema_name from syncline.entities))
             and (p_duty = 'runner' or place.nspowner <> quote_ident(p_role)::regrole)
         union all
-        select format('revoke all on %I.%I from %I', e.schema_name, e.entity || '_current', p_role)
+        select format('revoke all on %I.%I from %I', e.schema_name, e.entity || part, p_role)
         from syncline.entities as e
-        where p_duty = 'reader' and to_regclass(format('%I.%I', e.schema_name, e.entity || '_current')) is not null
+        cross join unnest(array['_current', '_history']) as part
+        where p_duty = 'reader' and to_regclass(format('%I.%I', e.schema_name, e.entity || part)) is not null
+            and (part = '_current' or syncline.has_history(e.entity))
     loop
         execute v_statement;
     end loop;
@@ -227,12 +229,20 @@ begin
                         and syncline.has_history(e.entity)
                 )
             )
+        union all
+        select format('alter function %s owner to %I', made.oid::regprocedure, p_runner)
+        from syncline.entities as e
+        inner join pg_catalog.pg_type as row_type
+            on row_type.typrelid = to_regclass(format('%I.%I', e.schema_name, e.entity || '_history'))
+        inner join pg_catalog.pg_proc as made
+            on row_type.typnamespace = made.pronamespace and row_type.oid = made.prorettype and made.proname = e.entity || '_as_of'
+        where made.proowner <> quote_ident(p_runner)::regrole and syncline.has_history(e.entity)
     loop
         execute v_statement;
     end loop;
 end
 $$;
-comment on function syncline.own_data(name) is 'Hands the raw schemas and what they hold, and the tables and views of entities, to this role.';
+comment on function syncline.own_data(name) is 'Hands the raw schemas and what they hold, and the tables, views and functions of entities, to this role.';
 
 create or replace function syncline.grant_schema(p_schema text, p_runner text, p_reader text) returns void
 language plpgsql

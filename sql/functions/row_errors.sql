@@ -109,7 +109,7 @@ begin
         raise exception using
             errcode = 'SY252',
             message = 'a replay has to say which row errors',
-            hint = 'Name errors by their numbers, an entity, a stream or a run, or ask for all.';
+            hint = 'Name errors by their numbers, or by --entity, --stream or --run, or ask for all of them: --all.';
     end if;
     perform syncline.check_reported(p_replay ->> 'entity', p_replay ->> 'stream', (p_replay ->> 'run')::bigint);
     for v_error_id in select jsonb_array_elements_text(p_replay -> 'errors')::bigint loop
@@ -120,12 +120,15 @@ begin
             raise exception using
                 errcode = 'SY350',
                 message = format('row error %s is closed already', v_error_id),
-                hint = '`syncline errors` lists those that are open.';
+                hint = coalesce(
+                    format('Row error %s is open now, of the same key.', syncline.newer_error(v_error)),
+                    '`syncline errors` lists those that are open.'
+                );
         elsif not syncline.is_replayable(v_error) then
             raise exception using
                 errcode = 'SY351',
-                message = format('there is nothing to replay for row error %s: its record was not kept', v_error_id),
-                hint = 'Records are not kept of streams with `redact`, nor those that are too large or could not be read: mend the source, and load it again.';
+                message = format('there is nothing to replay for row error %s: %s', v_error_id, syncline.why_left(v_error)),
+                hint = 'Records are not kept of streams with `redact`, nor those that are too large, and what could not be read is only shown: mend the source, and load it again.';
         end if;
     end loop;
     select string_agg(distinct bad.source || '.' || bad.stream, ', ') into v_gone
@@ -142,6 +145,59 @@ end
 $$;
 comment on function syncline.check_replay(jsonb) is
 'Raises SY252 where a replay names nothing, SY250 for an unknown error, SY350 for a closed one, SY351 for one whose record was not kept, SY251 for a stream that is gone.';
+
+create or replace function syncline.newer_error(p_error syncline.row_errors) returns bigint
+language sql stable
+as $$
+    select max(bad.error_id)
+    from syncline.row_errors as bad
+    where bad.closed_at is null and bad._key = p_error._key
+        and (bad.load_id is null) = (p_error.load_id is null)
+        and case
+            when p_error.load_id is null then bad.entity = p_error.entity
+            else bad.source = p_error.source and bad.stream = p_error.stream
+        end
+        and coalesce(bad.column_name, bad.path) is not distinct from coalesce(p_error.column_name, p_error.path)
+$$;
+comment on function syncline.newer_error(syncline.row_errors) is
+'The open row error of the same key and column as one that is closed; null where there is none.';
+
+create or replace function syncline.why_left(p_error syncline.row_errors) returns text
+language sql stable
+as $$
+    select case
+        when p_error.load_id is not null and not exists (
+            select 1 from syncline.streams as known
+            where known.source = p_error.source and known.stream = p_error.stream and known.is_declared
+        ) then format('the project does not declare %s.%s any more', p_error.source, p_error.stream)
+        when exists (
+            select 1 from syncline.rejected_records as kept where kept.error_id = p_error.error_id and not kept.is_readable
+        ) then 'its record could not be read'
+        when p_error.load_id is not null then 'its record was not kept'
+        when p_error.entity is null or p_error._key is null then 'its key is not known'
+        else format('%s, or what it reads, is gone from the project', p_error.entity)
+    end
+$$;
+comment on function syncline.why_left(syncline.row_errors) is 'Why a replay leaves a row error as it is.';
+
+create or replace function syncline.errors_left(p_replay jsonb, p_run_id bigint default null)
+returns table (reason text, errors bigint)
+language sql stable
+as $$
+    select syncline.why_left(bad), count(*)
+    from syncline.row_errors as bad
+    where case
+        when p_run_id is null then bad.error_id in (select wanted.error_id from syncline.errors_to_replay(p_replay) as wanted)
+        else exists (
+            select 1 from syncline.replayed_errors as replayed
+            where replayed.run_id = p_run_id and replayed.error_id = bad.error_id and replayed.outcome = 'left'
+        )
+    end
+    group by 1
+    order by 1
+$$;
+comment on function syncline.errors_left(jsonb, bigint) is
+'How many row errors a replay left as they are, and why; without a run, of one that had nothing to replay.';
 
 create or replace function syncline.raise_unknown_error(p_error_id bigint) returns void
 language plpgsql

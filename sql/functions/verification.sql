@@ -65,7 +65,7 @@ declare
 begin
     perform syncline.lock_entity(p_entity);
     perform syncline.settle_values();
-    select * into v_row from syncline.entities where entity = p_entity for update;
+    select * into v_row from syncline.entities where entity = p_entity for no key update;
     select * into v_base from syncline.builds where build_id = v_row.current_build;
     v_sql := v_spec ->> 'sql';
     for v_input in select jsonb_object_keys(v_base.inputs) loop

@@ -8,6 +8,7 @@ import pytest
 
 from syncline import db
 from tests.projects import PEOPLE, SOURCES, Bench, people, person
+from tests.roles import three_roles
 
 
 def model(bench: Bench, *replaced: tuple[str, str], **config: Any) -> None:
@@ -140,6 +141,48 @@ def test_redacted_streams_leave_no_values_in_changes(bench: Bench) -> None:
     bench.api.records["people"][0]["name"] = "secret"
     bench.sync()
     assert [(old, new) for _, _, old, new, _ in changes(bench)] == [({"name": None}, {"name": None})]
+
+
+def redact(bench: Bench, is_on: bool) -> None:
+    """Say whether the stream people is redacted."""
+    on = SOURCES.replace("path: /people, key: id", "path: /people, key: id, redact: true")
+    bench.write(bench.models / "sources.yml", on if is_on else SOURCES)
+
+
+def test_either_side_of_a_change_may_be_redacted(bench: Bench) -> None:
+    """Values of a redacted build show neither when it comes, nor when it goes, nor when it is rolled back."""
+    bench.sync()
+    for is_on, name in ((True, "first secret"), (False, "plain")):
+        redact(bench, is_on)
+        bench.api.records["people"][0]["name"] = name
+        bench.sync()
+    bench.call("rollback")
+    assert [(old, new) for _, _, old, new, _ in changes(bench)] == [({"name": None}, {"name": None})] * 3
+    with bench.connect() as connection:
+        assert db.call(connection, "lift_holds") == [{"lift_holds": "people"}]
+    redact(bench, True)
+    bench.sync()
+    bench.call("rollback")
+    assert all(new == {"name": None} for _, _, _, new, _ in changes(bench))
+
+
+def test_changes_of_what_no_model_is_known_of_hold_no_values(bench: Bench) -> None:
+    """What was published before models were kept may be redacted: the fields are told, not what they were."""
+    bench.sync()
+    with bench.connect() as connection:
+        connection.execute("delete from syncline.models where entity = 'people'")
+    bench.api.records["people"] = [person(1, name="other"), *people(51)[1:]]
+    bench.sync()
+    bench.call("rollback")
+    told = {(kind, key, back): (old, new) for kind, key, old, new, back in changes(bench)}
+    assert told["updated", "1", False] == ({"name": None}, {"name": None})
+    assert told["updated", "1", True] == ({"name": None}, {"name": None})
+    assert told["inserted", "51", False][0] is None
+    assert set(told["deleted", "51", True][0].values()) == {None}
+    bench.sync()
+    assert bench.query(
+        "select count(*) as values from syncline.changes where jsonb_path_exists(new, '$.* ? (@ != null)')"
+    ) == [{"values": 0}]
 
 
 def test_changes_are_pruned_by_age(bench: Bench) -> None:
@@ -295,6 +338,173 @@ def test_references_are_never_issued_again(bench: Bench) -> None:
     ]
 
 
+VISITORS = """
+{{ config(
+    materialized='versioned', unique_key='visitor_id',
+    external_ref={'type': 'person', 'source': 'shop', 'key': 'by', 'metadata': 'place'}
+) }}
+
+select
+    _key,
+    {{ typed('id', 'bigint', required=true) }} as visitor_id,
+    {{ typed('by', 'text') }} as by,
+    {{ typed('place', 'text') }} as place
+from {{ source('files', 'visits') }}
+"""
+
+
+def reference(bench: Bench, key: str) -> tuple[str, bool, Any]:
+    """Whose the reference is, whether its record is gone, and what is kept with it."""
+    (found,) = bench.query("select * from syncline.list_references('person', 'shop', %s)", key)
+    return found["entity"], found["gone_at"] is not None, found["metadata"]
+
+
+@pytest.fixture
+def shared(bench: Bench) -> Bench:
+    """A project in which two entities have records of one type: people 1 to 50, visitors 1 and 2."""
+    bench.write_model("visits", VISITORS)
+    bench.write_lines("visits.jsonl", [{"id": 1, "by": 1, "place": "a"}, {"id": 2, "by": 2, "place": "b"}])
+    model(bench, external_ref={"type": "person", "source": "shop", "metadata": ["name"]})
+    bench.sync("shop", "files")
+    return bench
+
+
+def test_a_reference_goes_to_another_entity_that_has_its_record(shared: Bench) -> None:
+    """Only when the last entity that has the record loses it is it gone; a rollback gives it back."""
+    assert reference(shared, "1") == ("visits", False, {"place": "a"})
+    shared.write_lines("visits.jsonl", [{"id": 2, "by": 2, "place": "b"}])
+    shared.sync("files", allow_mass_delete=True)
+    assert reference(shared, "1") == ("people", False, {"name": "name 1"})
+    assert reference(shared, "2") == ("visits", False, {"place": "b"})
+    shared.call("rollback", "visits")
+    assert reference(shared, "1") == ("visits", False, {"place": "a"})
+    shared.call("publish")
+    with shared.connect() as connection:
+        db.call(connection, "lift_holds")
+    shared.sync("files", allow_mass_delete=True)
+    shared.api.records["people"] = people(50)[1:]
+    shared.sync()
+    assert reference(shared, "1") == ("people", True, {"name": "name 1"})
+
+
+def test_entities_that_lose_a_record_together_leave_it_gone(shared: Bench) -> None:
+    """One publish takes it from both, whoever is asked first; one that moves between them stays."""
+    shared.write_lines("visits.jsonl", [{"id": 2, "by": 51, "place": "b"}])
+    shared.api.records["people"] = [*people(50)[2:], person(52)]
+    shared.sync("shop", "files", allow_mass_delete=True)
+    assert reference(shared, "1")[1]
+    assert reference(shared, "2")[1]
+    assert reference(shared, "51") == ("visits", False, {"place": "b"})
+    shared.write_lines("visits.jsonl", [{"id": 2, "by": 52, "place": "b"}])
+    shared.api.records["people"] = [*people(50)[2:], person(51)]
+    shared.sync("shop", "files", allow_mass_delete=True)
+    assert reference(shared, "51") == ("people", False, {"name": "name 51"})
+    assert reference(shared, "52") == ("visits", False, {"place": "b"})
+
+
+def test_a_dropped_entity_does_not_keep_a_reference_from_ending(shared: Bench) -> None:
+    """What it had falls to the entity that has the record too, and is gone when that loses it."""
+    with shared.connect() as connection:
+        db.call(connection, "drop_entity", "visits")
+    (shared.models / "visits.sql").unlink()
+    shared.api.records["people"] = people(50)[1:]
+    shared.sync()
+    assert reference(shared, "1")[:2] == ("people", True)
+    assert reference(shared, "2")[:2] == ("visits", False)
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_another_external_ref_counts_for_all_rows(bench: Bench, writes: bool) -> None:
+    """Its type, key and metadata are applied at once, whether rows change or not; a rollback goes back to what was."""
+    counts = "select type, source, known - gone as live, gone from syncline.reference_status order by 1, 2"
+    model(bench, external_ref="person")
+    bench.sync()
+
+    def change(**config: Any) -> list[dict[str, Any]]:
+        if writes:
+            bench.api.records["people"][0]["age"] += 1
+        model(bench, **config)
+        bench.sync()
+        return bench.query(counts)
+
+    change(external_ref={"type": "person", "metadata": ["name"]})
+    assert bench.value("select count(*) from syncline.external_refs where metadata ? 'name'") == 50
+    person_gone = {"type": "person", "source": "shop", "live": 0, "gone": 50}
+    assert change(external_ref={"type": "guest"}) == [
+        {"type": "guest", "source": "shop", "live": 50, "gone": 0},
+        person_gone,
+    ]
+    by_email = change(external_ref={"type": "guest", "key": "email"})
+    assert by_email == [{"type": "guest", "source": "shop", "live": 50, "gone": 50}, person_gone]
+    if writes:
+        bench.call("rollback")
+        assert bench.query(counts) == by_email
+        assert (
+            bench.value(
+                "select count(*) from syncline.external_refs where strpos(external_key, '@') > 0 and gone_at is null"
+            )
+            == 0
+        )
+        with bench.connect() as connection:
+            db.call(connection, "lift_holds")
+    assert change() == [{"type": "guest", "source": "shop", "live": 0, "gone": 100}, person_gone]
+
+
+@pytest.mark.parametrize("config", [{"key": "code"}, {"metadata": ["name", "nmae"]}])
+def test_an_external_ref_of_a_column_that_is_not_there_is_refused(bench: Bench, config: dict[str, Any]) -> None:
+    """The build says which column the model lacks, before anything is written."""
+    bench.sync()
+    bench.api.records["people"][0]["name"] = "other"
+    model(bench, external_ref={"type": "person"} | config)
+    failed = bench.fail()
+    assert "people has no column" in failed.message
+    assert ("code" if "key" in config else "nmae, which its external_ref names as metadata") in failed.message
+    assert failed.exit_code == 2
+    assert bench.query("select * from syncline.builds where state <> 'current'") == []
+
+
+def test_who_does_not_own_the_references_writes_them_without_a_word(bench: Bench) -> None:
+    """A runner may write them all and not analyze them: a publish neither fails nor warns."""
+    bench.write_model("visits", VISITORS)
+    bench.write_lines("visits.jsonl", [{"id": 1, "by": 1, "place": "a"}])
+    bench.sync("files", dry_run=True)
+    build = bench.value("select next_build from syncline.entities where entity = 'visits'")
+    with three_roles(bench.dsn) as roles:
+        roles.grant()
+        said: list[str | None] = []
+        with db.connect(roles.dsn(roles.runner)) as connection:
+            connection.add_notice_handler(lambda notice: said.append(notice.message_primary))
+            db.call_value(connection, "publish", [build])
+        assert said == []
+        assert reference(bench, "1") == ("visits", False, {"place": "a"})
+
+
+def test_references_follow_the_keys_in_delta_alone(bench: Bench) -> None:
+    """Neither the entity's rows nor all references are read where one row of many changes."""
+    bench.api.records["people"] = people(20_000)
+    model(bench, external_ref="person")
+    bench.sync()
+    with bench.connect() as connection:
+        connection.execute("analyze people_v1")
+    bench.api.records["people"] = [person(1, name="other"), *people(20_000)[2:]]
+    bench.sync()
+    bench.api.records["people"] = [person(1, name="another"), *people(20_000)[3:]]
+    before = reads(bench)
+    bench.sync()
+    assert reads(bench) - before < 100
+    assert bench.value("select count(*) from syncline.external_refs where gone_at is not null") == 2
+    assert bench.value("select reltuples from pg_class where oid = 'syncline.external_refs'::regclass") == 20_000
+
+
+def reads(bench: Bench) -> int:
+    """How many references statements have read or found by an index."""
+    bench.query("select pg_stat_force_next_flush()")
+    counted = "coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)"
+    return int(
+        bench.value(f"select {counted} from pg_stat_user_tables where relid = 'syncline.external_refs'::regclass")
+    )
+
+
 def test_an_external_id_tells_its_parts_apart(bench: Bench) -> None:
     """Types, sources and keys that run together otherwise give other ids; ids are UUIDs of version 8."""
     made = [
@@ -303,3 +513,123 @@ def test_an_external_id_tells_its_parts_apart(bench: Bench) -> None:
     ]
     assert len(set(made)) == len(made)
     assert all(each[14] == "8" and each[19] in "89ab" for each in made)
+
+
+def test_columns_may_have_the_names_that_a_build_uses(bench: Bench) -> None:
+    """Aliases of the engine's own queries do not take the place of columns of the same name."""
+    names = ("t", "r", "base", "made", "active", "before", "after", "place", "row_hash", "patched", "settled", "found")
+    columns = "".join(f"    {{{{ typed('name', 'text') }}}} as {name},\n" for name in names)
+    model(bench, ("    _key,\n", "    _key,\n" + columns), history=True, on_missing="keep")
+    bench.sync()
+    for name in ("t", "base"):
+        with bench.connect() as connection:
+            db.call(connection, "set_override", "people", "1", name, '"mine"')
+        bench.sync()
+        assert bench.current()["1"][name] == "mine"
+    bench.api.records["people"] = bench.api.records["people"][1:]
+    bench.sync()
+    with bench.connect() as connection:
+        db.call(connection, "lift_override", "people", "1", "t")
+    bench.sync()
+    assert (bench.current()["1"]["t"], bench.current()["1"]["base"]) == ("name 1", "mine")
+    assert len(bench.query("select * from syncline.lineage('people', '2')")) > len(names)
+
+
+def test_a_column_takes_another_type_though_no_old_value_fits(bench: Bench) -> None:
+    """Records that are typed anew leave no errors for what stood there before."""
+    model(bench, on_schema_change="recreate")
+    bench.sync()
+    model(
+        bench, ("typed('born', 'date') }} as born", "typed('age', 'integer') }} as born"), on_schema_change="recreate"
+    )
+    bench.sync()
+    assert bench.current()["1"]["born"] == 21
+    assert bench.errors() == []
+
+
+def test_history_agrees_with_current_after_a_column_and_back(bench: Bench) -> None:
+    """A column that a rollback takes away, or that the model drops, is null in the history from then on."""
+    model(bench, history=True, on_schema_change="recreate")
+    bench.sync()
+    model(
+        bench,
+        ("    _key,\n", "    _key,\n    {{ typed('age', 'text') }} as years,\n"),
+        history=True,
+        on_schema_change="recreate",
+    )
+    bench.sync()
+    bench.call("rollback")
+    now = "select name, years from people_history where _key = '1' and _valid_to is null"
+    assert bench.query(now) == [{"name": "name 1", "years": None}]
+
+
+def test_a_rollback_of_the_publish_that_began_a_history_is_in_it(bench: Bench) -> None:
+    """The history says what is current, though the model that is back asked for none."""
+    bench.sync()
+    bench.api.records["people"][0]["name"] = "bad"
+    model(bench, history=True)
+    bench.sync()
+    bench.call("rollback")
+    assert history(bench, "1") == [("bad", False), ("name 1", True)]
+
+
+def test_what_an_override_displaces_is_what_it_takes_the_place_of(bench: Bench) -> None:
+    """Set between a dry run and its publish, it gives back what was published then."""
+    model(bench, on_missing="keep")
+    bench.sync()
+    bench.api.records["people"][0]["name"] = "new"
+    bench.sync(dry_run=True)
+    with bench.connect() as connection:
+        db.call(connection, "set_override", "people", "1", "name", '"mine"')
+    assert bench.cli("publish").returncode == 0
+    bench.sync()
+    assert bench.current()["1"]["name"] == "mine"
+    bench.api.records["people"] = bench.api.records["people"][1:]
+    bench.sync()
+    with bench.connect() as connection:
+        db.call(connection, "lift_override", "people", "1", "name")
+    bench.sync()
+    assert bench.current()["1"]["name"] == "new"
+
+
+def test_people_decide_while_a_build_is_at_work(bench: Bench) -> None:
+    """An override does not wait for a build's transaction, and a build does not wait for an override's."""
+    bench.sync()
+    with bench.connect() as building, bench.connect() as deciding, building.transaction():
+        building.execute("select syncline.open_entity('people', 'public', '[\"email\"]')")
+        deciding.execute("set lock_timeout = '2s'")
+        db.call(deciding, "set_override", "people", "1", "name", '"mine"')
+    with bench.connect() as deciding, deciding.transaction():
+        db.call(deciding, "lift_override", "people", "1", "name")
+        with bench.connect() as building:
+            building.execute("set lock_timeout = '2s'")
+            building.execute("select syncline.open_entity('people', 'public', '[\"email\"]')")
+
+
+def test_a_dry_run_makes_no_history(bench: Bench) -> None:
+    """What a model newly asks for is made by the first run that may publish, though no row changes."""
+    bench.sync()
+    model(bench, history=True, external_ref="person")
+    bench.sync(dry_run=True)
+    assert bench.value("select to_regclass('people_history')") is None
+    assert bench.query("select * from syncline.external_refs") == []
+    bench.sync()
+    assert bench.value("select count(*) from people_history") == 50
+    assert bench.value("select count(*) from syncline.external_refs") == 50
+
+
+def test_an_override_that_does_not_fit_any_more_is_told_once(bench: Bench) -> None:
+    """After a column took another type it is one open warning, however many builds there are."""
+    model(bench, on_schema_change="recreate")
+    bench.sync()
+    with bench.connect() as connection:
+        db.call(connection, "set_override", "people", "1", "born", '"1999-12-31"')
+    bench.sync()
+    model(
+        bench, ("typed('born', 'date') }} as born", "typed('age', 'integer') }} as born"), on_schema_change="recreate"
+    )
+    for _ in range(3):
+        bench.sync()
+        bench.api.records["people"][5]["age"] += 1
+    assert [error["message"] for error in bench.errors()] == ["the override does not fit the column any more"]
+    assert bench.current()["1"]["born"] == 21

@@ -135,6 +135,20 @@ def test_unchanged_children_of_a_parent_that_went_are_named(shop: Bench) -> None
     assert message in shop.fail("shop", "files").message
 
 
+def test_types_that_differ_in_what_is_equal_read_all(bench: Bench) -> None:
+    """A parent whose value changes only in case, which its type citext does not tell, loses a child of type text."""
+    with bench.connect() as connection:
+        connection.execute("create extension citext")
+    bench.write_model("people", PEOPLE.replace("typed('name', 'text') }}", "typed('name', 'text') }}::citext"))
+    test = "relationships: {arguments: {to: ref('people'), field: name}}"
+    models = f"models:\n  - name: visits\n    columns:\n      - name: place\n        data_tests:\n          - {test}\n"
+    bench.write(bench.models / "models.yml", models)
+    bench.write_lines("visits.jsonl", [{"id": 1, "place": "name 1"}])
+    bench.sync("shop", "files")
+    change(bench, 1, name="Name 1")
+    assert "relationships on visits.place: 1 rows, for instance _key 1" in bench.fail("shop", "files").message
+
+
 def test_a_changed_test_reads_all(shop: Bench) -> None:
     """With another definition a test has passed nowhere; with another name it is the same test."""
     plant(shop, "7")

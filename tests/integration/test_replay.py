@@ -178,18 +178,29 @@ def test_what_cannot_be_replayed_is_refused(bench: Bench) -> None:
     number = str(error["error_id"])
     for arguments, code, said in [
         (["999"], 2, "there is no row error 999"),
-        ([], 2, "has to say which row errors"),
+        ([], 2, "--all"),
         (["--entity", "nobody"], 2, "there is no entity nobody"),
         (["--stream", "nothing"], 2, "there is no stream nothing"),
     ]:
         ended = bench.call("errors", "replay", *arguments)
         assert (ended.returncode, said in ended.stderr) == (code, True), ended.stderr
     assert bench.call("errors", "show", "999").returncode == 2
+    bench.sync(full_refresh=True)
+    (newer,) = bench.errors()
+    assert newer["error_id"] != error["error_id"]
+    ended = bench.call("errors", "replay", number)
+    assert f"Row error {newer['error_id']} is open now, of the same key." in ended.stderr
+    number = str(newer["error_id"])
     bench.write(bench.models / "sources.yml", SOURCES.replace("- name: people", "- name: persons"))
     bench.write_model("people", PEOPLE.replace("'people'", "'persons'"))
     ended = bench.call("errors", "replay", number)
     assert ended.returncode == 2
     assert "does not declare shop.people any more" in ended.stderr
+    told = bench.call("errors", "replay", "--all").stdout
+    assert told.endswith("\n1 left as they are: the project does not declare shop.people any more\n")
+    shown = bench.call("errors", "show", number).stdout
+    assert "not shown: the project does not declare its stream any more" in shown
+    assert "try again" not in shown
     bench.write(bench.models / "sources.yml", SOURCES)
     bench.write_model("people", PEOPLE)
     bench.api.records["people"] = people(50)
@@ -205,10 +216,15 @@ def test_an_entity_that_is_gone_is_refused(bench: Bench) -> None:
     (error,) = bench.errors()
     (bench.models / "people.sql").unlink()
     bench.write(bench.models / "models.yml", "models: []")
+    ended = bench.call("errors", "replay", "--entity", "people")
+    assert (ended.returncode, "the project has no entity people any more" in ended.stderr) == (2, True)
+    assert "run" not in ended.stdout
     failure = bench.fail("shop", replay=Replay(errors=(error["error_id"],)))
     assert failure.exit_code == 2
     assert "the project has no entity people any more" in failure.message
     assert replay(bench, all=True) == {"left": 1}
+    told = bench.call("errors", "replay", "--all").stdout
+    assert "1 left as they are: people, or what it reads, is gone from the project" in told
 
 
 def test_a_line_that_could_not_be_read_is_kept_to_be_looked_at(bench: Bench) -> None:
@@ -219,7 +235,8 @@ def test_a_line_that_could_not_be_read_is_kept_to_be_looked_at(bench: Bench) -> 
     shown = json.loads(bench.call("errors", "show", str(error["error_id"]), "--json").stdout)
     assert "30" in shown["record"]
     assert not shown["is_replayable"]
-    assert bench.call("errors", "replay", str(error["error_id"])).returncode == 3
+    ended = bench.call("errors", "replay", str(error["error_id"]))
+    assert (ended.returncode, "its record could not be read" in ended.stderr) == (3, True)
     assert "3" not in bench.current("prices")
 
 

@@ -426,3 +426,38 @@ def test_the_proof_by_raw_records_finds_a_row_that_was_tampered_with(partners: B
     assert partners.query("select * from syncline.verify_raw('partners')") == []
     partners.query("update partners_v1 set name = 'forged' where _key = 'a' returning 1")
     assert [found["_key"] for found in partners.query("select * from syncline.verify_raw('partners')")] == ["a"]
+
+
+def test_a_value_that_is_missing_is_explained(partners: Bench) -> None:
+    """Lineage tells which value did not fit, of which stream and row; so does the row error."""
+    sheet(partners, a={"name": "Alpha", "price": "dear"}, b={"name": "Beta"})
+    sync(partners)
+    (price,) = partners.query("select * from syncline.lineage('partners', 'a', 'price')")
+    (told,) = price["row_errors"]
+    assert (price["value"], price["rule"]) == (None, "no source has a value")
+    assert (told["stream"], told["row_number"], told["value"]) == ("files.sheet", 1, "dear")
+    assert [error["stream"] for error in partners.errors()] == ["files.sheet"]
+
+
+def test_a_trusted_source_without_a_value_decides_nothing(partners: Bench) -> None:
+    """The rule that won is told, and the override waits."""
+    sync(partners)
+    call(partners, "set_override", "partners", "b", "name", None, "crm")
+    sync(partners)
+    (name,) = partners.query("select * from syncline.lineage('partners', 'b', 'name')")
+    assert (name["value"], name["rule"], name["source"]) == ("Beta", "source_of_truth", "sheet")
+    assert name["override"]["source"] == "crm"
+    assert "waits:" in partners.call("lineage", "partners", "b", "name").stdout
+
+
+def test_many_conflicts_are_published_in_no_time(partners: Bench) -> None:
+    """Conflicts on every row cost no more than the rows do: nothing is compared with everything."""
+    rows = {f"k{number}": {"name": f"a{number}"} for number in range(20_000)}
+    sheet(partners, **rows)
+    crm(partners, **{code: {"title": f"b{row['name']}"} for code, row in rows.items()})
+    sync(partners, timeout=120)
+    assert partners.value("select count(*) from syncline.conflicts") == 20_000
+    assert partners.value("select max(conflict_id) - min(conflict_id) from syncline.conflicts") == 19_999
+    sheet(partners, **{code: {"name": row["name"].upper()} for code, row in rows.items()})
+    sync(partners, timeout=120)
+    assert partners.value("select min(times_seen) from syncline.conflicts") == 2

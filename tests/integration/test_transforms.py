@@ -355,6 +355,8 @@ NONSENSE = [
     ("text", "as_text(case='Title')", "case is lower, upper or title"),
     ("text", "as_text", "a transform is a call"),
     ("text", "'text'", "a transform is a call"),
+    ("text", "as_fone()", "there is no transform as_fone(); there are as_boolean, as_currency, as_date, as_email, "),
+    ("text", "[as_text(), as_fone(country='CZ')]", "there is no transform as_fone()"),
     ("text", "[]", "a transform is a call"),
     ("date", "as_date()", "it needs formats, serial=true, or both"),
     ("date", "as_date(formats='DD/MM/YYYY')", "formats is a list"),

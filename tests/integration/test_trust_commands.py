@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -101,7 +102,8 @@ def test_a_conflict_is_decided_and_the_decision_lifted(merging: Bench) -> None:
     assert (conflict["column_name"], conflict["winner"], conflict["rule"]) == ("email", "crm", "priority")
     assert conflict["candidates"] == {"crm": "a@crm", "sheet": "a@sheet"}
     shown = merging.call("conflicts", "show", number).stdout
-    assert 'sheet says:   "a@sheet"' in shown
+    assert re.search('^sheet says: +"a@sheet"$', shown, re.MULTILINE)
+    assert re.search("^seen: +once$", shown, re.MULTILINE)
     assert "comes first in the field's priority" in shown
     done = merging.call("conflicts", "resolve", number, "--use", "sheet", "--reason", "the newer one")
     assert done.stdout == "partners a email is overridden; the next run builds it: `syncline run`\n"
@@ -110,8 +112,15 @@ def test_a_conflict_is_decided_and_the_decision_lifted(merging: Bench) -> None:
     found = ask(merging, "conflicts", "show", number)
     assert (found["state"], found["reason"]) == ("resolved", "the newer one")
     assert (found["override"]["source"], found["override"]["status"]) == ("sheet", "in force")
+    shown = merging.call("conflicts", "show", number).stdout
+    assert re.search(r"^decision: +what sheet says, by \S+ at .*: the newer one \(in force\)$", shown, re.MULTILINE)
+    assert "winner" not in shown
     assert ask(merging, "conflicts", "list", "--entity", "partners") == {"conflicts": []}
     assert ask(merging, "conflicts", "lift", number)["column_name"] == "email"
+    shown = merging.call("conflicts", "show", number).stdout
+    assert "winner" in shown
+    assert "decision" not in shown
+    assert re.search(r"override lifted of email by \S+\n\d", merging.call("history", "partners", "a").stdout)
     merging.sync("office")
     assert merging.current("partners")["a"]["email"] == "a@crm"
     assert [row["state"] for row in ask(merging, "conflicts", "list", "--key", "a")["conflicts"]] == ["open"]
@@ -147,10 +156,13 @@ def test_decisions_that_cannot_be(merging: Bench) -> None:
     """What cannot be decided is refused on stderr, with the exit code of its kind, and sets nothing."""
     for arguments, code, said in [
         (["conflicts", "show", "99"], 2, "there is no conflict 99"),
+        (["conflicts", "resolve", "9" * 20, "--value", "1"], 2, "is not in the range"),
+        (["conflicts", "lift", "9" * 5000], 2, "is not a valid integer"),
         (["conflicts", "resolve", "1"], 2, "--use SOURCE or --value JSON"),
         (["conflicts", "resolve", "1", "--use", "crm", "--value", "x"], 2, "--use SOURCE or --value JSON"),
         (["conflicts", "resolve", "partners", "a", "--value", "x"], 2, "neither a conflict nor a field"),
         (["conflicts", "resolve", "partners", "a", "price", "--value", "much"], 2, "does not fit partners.price"),
+        (["conflicts", "resolve", "partners", "a", "price", "--value", "5,10 €"], 2, "Write a number as 5.10"),
         (["conflicts", "resolve", "partners", "a", "email", "--use", "nobody"], 2, "nothing from a source nobody"),
         (["conflicts", "resolve", "partners", "zz", "email", "--use", "crm"], 3, "no row with _key zz"),
         (["conflicts", "lift", "partners", "a", "email"], 3, "no override is in force"),
@@ -182,6 +194,9 @@ def test_history(merging: Bench) -> None:
     assert "    price: 12345678901234567.10 → 1.10" in shown
     assert refuse(merging, "history", "partners", "zz")[0] == 2
     assert refuse(merging, "history", "nobody")[0] == 2
+    assert "there is no run 99" in refuse(merging, "history", "partners", "--run", "99")[1]
+    assert "syncline history partners 'z z'" in refuse(merging, "lineage", "partners", "z z")[1]
+    assert "Types: partner." in refuse(merging, "references", "--type", "nosuch")[1]
     assert refuse(merging, "history", "--since", "yesterday")[0] == 2
     assert refuse(merging, "history", "partners", "a", "--run", "1")[0] == 2
 
@@ -423,6 +438,44 @@ def test_only_a_history_of_ours_is_dropped(bench: Bench) -> None:
             bench.query("select syncline.drop_entity(%s)", entity)
     assert bench.value("select to_regclass('prices_history')") is None
     assert bench.value("select mine from visits_history") == 1
+
+
+def test_a_history_goes_from_role_to_role(bench: Bench) -> None:
+    """Who was reader reads a history no longer; who is runner may drop it with the entity, whoever made it."""
+    bench.write_model("prices", PRICED)
+    bench.sync("files")
+    with three_roles(bench.dsn) as former, three_roles(bench.dsn) as later:
+        former.grant()
+        assert former.query(former.reader, "select count(*) from prices_history") == [(2,)]
+        later.grant()
+        assert later.query(later.reader, "select count(*) from prices_as_of(now())") == [(2,)]
+        readable = "select has_table_privilege(%s, 'prices_history', 'select')"
+        assert not bench.value(readable, former.reader)
+        assert bench.value("select proowner::regrole::text from pg_proc where proname = 'prices_as_of'") == later.runner
+        later.query(later.runner, "select syncline.drop_entity('prices')")
+    assert bench.value("select to_regclass('prices_history')") is None
+
+
+def test_what_an_override_displaced_of_a_redacted_stream_is_not_told(merging: Bench) -> None:
+    """What people set is told, what a redacted record said is not."""
+    file = merging.models / "sources.yml"
+    merging.write(
+        file, file.read_text().replace("path: sheet.jsonl, key: code", "path: sheet.jsonl, key: code, redact: true")
+    )
+    merging.sync("office")
+    assert merging.call("conflicts", "resolve", "partners", "b", "email", "--value", "set@here").returncode == 0
+    merging.sync("office")
+    (override,) = ask(merging, "conflicts", "list", "--overrides")["overrides"]
+    assert (override["value"], override["displaced"]) == ("set@here", None)
+    (field,) = ask(merging, "lineage", "partners", "b", "email")["fields"]
+    assert (field["override"]["value"], "displaced" in field["override"]) == ("set@here", False)
+    for arguments in (["conflicts", "list", "--overrides"], ["history", "partners", "b"]):
+        assert "b@sheet" not in merging.call(*arguments).stdout
+        assert "b@sheet" not in merging.call(*arguments, "--json").stdout
+    assert "set@here" in merging.call("history", "partners", "b").stdout
+    merging.call("conflicts", "lift", "partners", "b", "email")
+    merging.sync("office")
+    assert merging.current("partners")["b"]["email"] == "b@sheet"
 
 
 @pytest.mark.parametrize("name", [f"conflicts {name}" for name in ("list", "show", "resolve", "ignore", "lift")])

@@ -11,6 +11,17 @@ from tests.projects import Bench, Watcher, people, person, rows
 
 OLD, NEW, NEWER = people(50), people(50, name="new"), people(50, name="newer")
 
+REFERRING = """
+models:
+  - name: visits
+    description: Visits.
+    columns:
+      - name: visit_id
+        description: Whose.
+        data_tests:
+          - relationships: {arguments: {to: ref('people'), field: person_id}}
+"""
+
 
 def publish(bench: Bench, records: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
     bench.api.records["people"] = records
@@ -152,6 +163,54 @@ def test_publish_refuses_after_a_run_without_changes(bench: Bench) -> None:
     refused(bench, "publish")
     assert bench.current() == rows(OLD)
     bench.verify()
+
+
+@pytest.fixture
+def referring(bench: Bench) -> Bench:
+    """Visits refer to people; both are published, and a dry run has a new visit of a new person."""
+    bench.write(bench.models / "models.yml", REFERRING)
+    bench.sync("shop", "files")
+    dry_run(bench, 51)
+    return bench
+
+
+def dry_run(bench: Bench, number: int, *sources: str) -> None:
+    """Look at one more person, who visits."""
+    bench.api.records["people"] = [*people(50), person(number)]
+    bench.write_lines("visits.jsonl", [{"id": 1, "place": "here"}, {"id": number, "place": "new"}])
+    bench.sync(*(sources or ("shop", "files")), dry_run=True)
+
+
+def test_a_candidate_is_not_published_without_the_parent_it_was_checked_with(referring: Bench) -> None:
+    """A visit of a person who is only in the other candidate is refused, and says how both are published."""
+    said = refused(referring, "publish", "visits")
+    assert "it was checked with the candidate of people, which is not published with it" in said
+    assert "try: Publish them together: syncline publish people visits" in said
+    assert set(referring.current("visits")) == {"1", "2"}
+    assert set(done(referring, "publish", "people", "visits")["published"]) == {"people", "visits"}
+    assert "51" in referring.current("visits")
+    # The parent may go first.
+    dry_run(referring, 52)
+    done(referring, "publish", "people")
+    done(referring, "publish", "visits")
+    assert set(referring.current("visits")) == {"1", "52"}
+
+
+def test_a_candidate_whose_parent_was_built_anew_is_refused(referring: Bench) -> None:
+    """Where a later run has written over the parent's candidate, only another run makes one to publish."""
+    referring.api.records["people"] = people(50, name="newer")
+    referring.sync("shop", dry_run=True)
+    assert "try: Run again to build a new candidate." in refused(referring, "publish", "visits")
+    refused(referring, "publish")
+    assert set(referring.current("visits")) == {"1", "2"}
+
+
+def test_a_candidate_of_a_run_without_its_parent_is_published_alone(referring: Bench) -> None:
+    """A run of the visits alone checks them with the people that are published: what these wait for is no matter."""
+    referring.write_lines("visits.jsonl", [{"id": 1, "place": "newer"}])
+    referring.sync("files", dry_run=True)
+    assert list(done(referring, "publish", "visits")["published"]) == ["visits"]
+    assert set(referring.current("visits")) == {"1"}
 
 
 def test_a_failed_run_after_a_dry_run(bench: Bench) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -92,7 +92,7 @@ class Rules:
 
 @dataclass
 class Override:
-    """A person's decision: a value, or a source that is trusted; and what it took the place of."""
+    """A person's decision: a value, or a source that is trusted; and what it took the place of when it came into force."""
 
     number: int
     key: Key
@@ -123,7 +123,10 @@ def build(
     forced: bool,
 ) -> Version:
     """The rules of the design, key by key: a function of the active version, the live records and the overrides."""
-    made = Version(overrides=dict(overrides))
+    made = Version()
+    for place, one in overrides.items():
+        known = active.overrides.get(place)
+        made.overrides[place] = known if known and known.number == one.number else one
     live_sources = [source for source in SOURCES if source not in rules.off]
     for key in {*active.rows, *(key for source in SOURCES for key in records[source])}:
         live = {source: records[source][key] for source in live_sources if key in records[source]}
@@ -159,6 +162,10 @@ def build(
                         row[name] = reference
             row["label"] = label(row)
         decided = {column: one for (other, column), one in overrides.items() if other == key}
+        for column, override in decided.items():
+            before_it = active.overrides.get((key, column))
+            if before is None or before_it is None or before_it.number != override.number:
+                made.overrides[key, column] = replace(override, displaced=row[column])
         patch = {}
         for column, override in decided.items():
             if override.source is None:
@@ -248,9 +255,7 @@ class Governance(RuleBasedStateMachine):
             "because",
             "somebody",
         )
-        shown = self.current.overrides.get((key, column))
-        displaced = shown.displaced if shown else self.current.rows[key][column]
-        self.in_force[key, column] = Override(number, key, column, value, source, displaced)
+        self.in_force[key, column] = Override(number, key, column, value, source, None)
 
     def sources_now(self, column: str) -> list[str]:
         """The sources of a field in the model that is published: those that can be trusted."""

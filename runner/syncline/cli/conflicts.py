@@ -29,7 +29,8 @@ _limit = click.option(
     "--limit", type=click.IntRange(1), default=50, show_default=True, help="Rows to print; --json prints all."
 )
 _reason = click.option("--reason", help="Why: it is kept with the decision.")
-_number = click.argument("conflict_id", metavar="ID", type=click.IntRange(1, 2**63 - 1))
+_NUMBERS = click.IntRange(1, 2**63 - 1)
+_number = click.argument("conflict_id", metavar="ID", type=_NUMBERS)
 _what = click.argument("what", nargs=-1, required=True, metavar="ID | ENTITY KEY FIELD")
 _OPTIONS = ("as_json", "entity", "state", "key", "overrides", "limit")
 
@@ -152,21 +153,30 @@ def show(as_json: bool, conflict_id: int) -> None:
         "conflict": f"{conflict_id}: {found['entity']} {found['_key']} {found['column_name']}",
         "state": found["state"],
         **{f"{source} says": shown(value) for source, value in fields_of(found["candidates"]).items()},
-        "winner": _winner(found),
-        "times seen": found["times_seen"],
+        # What a person decided stands in the place of the rule; who lifted a decision has decided nothing.
+        "decision": _told(override) if override else None,
+        "winner": None if override else _winner(found),
+        "seen": "once" if found["times_seen"] == 1 else f"{found['times_seen']} times",
         "since (UTC)": moment(found["first_seen_at"]),
         "last (UTC)": moment(found["last_seen_at"]),
         "closed (UTC)": moment(found["closed_at"]),
-        "decided by": " ".join(filter(None, [found["decided_by"], moment(found["decided_at"])])),
-        "reason": found["reason"],
-        "override": f"{_decision(override)} ({override['status']})" if override else None,
+        "ignored": _by(found["decided_by"], found["decided_at"], found["reason"]) if found["state"] == "ignored" else None,
     }
-    width = max(len(name) for name in lines) + 2
+    width = max(len(name) for name, value in lines.items() if value) + 2
     for name, value in lines.items():
         if value:
             click.echo(f"{printable(name) + ':':<{width}}{printable(str(value))}")
     if found["state"] in ("open", "ignored"):
         click.echo(f"decide:{'':<{width - 7}}syncline conflicts resolve {conflict_id} --use SOURCE | --value JSON")
+
+
+def _told(override: dict[str, Any]) -> str:
+    by = _by(override["set_by"], override["set_at"], override["reason"])
+    return f"{_decision(override)}, {by} ({override['status']})"
+
+
+def _by(who: str, at: Any, reason: str | None) -> str:
+    return f"by {who} at {moment(at)}" + (f": {reason}" if reason else "")
 
 
 def _winner(conflict: dict[str, Any]) -> str:
@@ -234,7 +244,8 @@ def _find(connection: Connection, what: tuple[str, ...]) -> tuple[str, str, str,
     from syncline import db
 
     if len(what) == 1 and what[0].isdecimal():
-        found = db.call(connection, "read_conflict", int(what[0]))[0]
+        number = _NUMBERS(what[0], None, click.get_current_context())
+        found = db.call(connection, "read_conflict", number)[0]
         return found["entity"], found["_key"], found["column_name"], found["conflict_id"]
     if len(what) != 3:
         raise ConfigurationError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from typing import Any, cast
 
 import click
@@ -17,6 +18,7 @@ from syncline.cli.context import (
     print_json,
     read_project,
 )
+from syncline.errors import ConfigurationError
 
 _entity = click.option("--entity", help="Only of this entity.")
 _stream = click.option("--stream", help="Only of this stream: its name, or source.stream.")
@@ -116,17 +118,23 @@ def show(as_json: bool, error_id: int) -> None:
         "closed (UTC)": (found["closed_at"] or "")[:19].replace("T", " "),
         "note": found["note"],
         "replayed": ", ".join(replays),
-        "record": found["record"] or _missing_record(found),
+        "record": found["record"] or _missing_record(found, project.stream_labels),
     }
     for name, value in lines.items():
         if value not in (None, ""):
-            click.echo(f"{name + ':':<13}{_printable(str(value))}")
+            click.echo(f"{name + ':':<14}{_printable(str(value))}")
     if found["is_replayable"]:
-        click.echo(f"try again:   syncline errors replay {error_id}")
+        click.echo(f"try again:    syncline errors replay {error_id}")
 
 
-def _missing_record(found: dict[str, Any]) -> str:
-    return "not shown: the stream is redacted" if found["is_redacted"] else "not kept, or gone"
+def _missing_record(found: dict[str, Any], declared: Collection[str]) -> str:
+    if found["is_redacted"]:
+        return "not shown: the stream is redacted"
+    if found["stream"] is None:
+        return "not shown: more than one stream may have brought it"
+    if found["stream"] not in declared:
+        return "not shown: the project does not declare its stream any more"
+    return "not kept, or gone"
 
 
 def _printable(text: str) -> str:
@@ -156,16 +164,27 @@ def replay(
     import msgspec
 
     from syncline import db
+    from syncline.row_errors import model_place
     from syncline.run_options import Replay
 
     asked = Replay(errors=tuple(sorted(set(error_ids))), entity=entity, stream=stream, run=run_id, all=is_all)
-    with connected() as (_, connection):
-        sources = db.call_value(connection, "replay_sources", msgspec.json.encode(asked).decode())
+    wanted = msgspec.json.encode(asked).decode()
+    with connected() as (project, connection):
+        sources = db.call_value(connection, "replay_sources", wanted)
+        if entity is not None and model_place(project.root, entity, None) is None:
+            raise ConfigurationError(
+                f"the project has no entity {entity} any more",
+                "Bring its model back, or drop it for good: select syncline.drop_entity(ENTITY).",
+            )
+        left = [] if sources else db.call(connection, "errors_left", wanted)
     if not sources:
-        _print_replay(as_json, None, None)
+        _print_replay(as_json, None, None, left)
         return
     report, replayed = _work(as_json, tuple(sources), asked, wait_timeout)
-    _print_replay(as_json, report, replayed)
+    if replayed["left"]:
+        with connected() as (_, connection):
+            left = db.call(connection, "errors_left", wanted, report["run_id"])
+    _print_replay(as_json, report, replayed, left)
     for error in report["errors"]:
         print_error(error["message"], error.get("hint"))
         sys.exit(error.get("exit_code", 1))
@@ -196,22 +215,25 @@ def _work(
 
 _MEANINGS = {
     "outrun": "not replayed, and closed: their keys came again, or went, since",
-    "left": "left as they are: no record was kept, or its stream or entity is gone from the project",
     "unsettled": "not told: the run failed before",
 }
 
 
-def _print_replay(as_json: bool, report: dict[str, Any] | None, replayed: dict[str, Any] | None) -> None:
+def _print_replay(
+    as_json: bool, report: dict[str, Any] | None, replayed: dict[str, Any] | None, left: list[dict[str, Any]]
+) -> None:
     if as_json:
         print_json({"replay": replayed, "run": report})
         return
     if replayed is None:
-        click.echo("nothing to replay: no such row error is open, or no record was kept")
-        return
-    click.echo(f"replayed {replayed['replayed']}: {replayed['fine']} now fine, {replayed['bad']} still bad")
-    for name, meaning in _MEANINGS.items():
-        if replayed[name]:
-            click.echo(f"{replayed[name]} {meaning}")
+        click.echo("nothing to replay" + ("" if left else ": no such row error is open"))
+    else:
+        click.echo(f"replayed {replayed['replayed']}: {replayed['fine']} now fine, {replayed['bad']} still bad")
+        for name, meaning in _MEANINGS.items():
+            if replayed[name]:
+                click.echo(f"{replayed[name]} {meaning}")
+    for row in left:
+        click.echo(f"{row['errors']} left as they are: {row['reason']}")
 
 
 for _command in (list_, show, replay):

@@ -39,6 +39,7 @@ def history(
             return
         if entity is not None:
             db.call(connection, "check_known", [entity])
+        db.call(connection, "check_reported", None, None, run_id)
         rows = db.call(connection, "list_changes", p_entity=entity, p_run_id=run_id, p_since=start, p_limit=limit)
     if as_json:
         print_exact({"changes": rows})
@@ -66,7 +67,7 @@ def _life(connection: Any, entity: str, key: str, limit: int, *, as_json: bool) 
     for row in rows:
         field = f" of {row['column_name']}" if row["column_name"] else ""
         by = f" by {row['done_by']}" if row["done_by"] else ""
-        detail = f": {row['detail']}" if row["detail"] else ""
+        detail = f": {row['detail']}" if row["detail"] and row["event"] != "override lifted" else ""
         _print(moment(row["happened_at"]), f"{row['event']}{field}{by}{detail}", row["run_id"], _event_fields(row))
 
 
@@ -90,9 +91,10 @@ def _fields(row: dict[str, Any]) -> list[str]:
 
 
 def _event_fields(row: dict[str, Any]) -> list[str]:
-    if row["event"].startswith("override"):
-        has_value = row["event"] == "override lifted" or row["new"] is not None
-        return [f"{shown(row['old'])} → {shown(row['new'])}"] if has_value else []
+    if row["event"] == "override lifted":
+        return []
+    if row["event"] == "override set":
+        return [f"{shown(row['old'])} → {shown(row['new'])}"] if row["new"] is not None else []
     if row["event"] == "conflict":
         return [shown_fields(row["new"])]
     return _fields(row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 
 from syncline.cli.context import command, connected, console, example
 from syncline.cli.values import (
+    LONGEST,
     fields_of,
     keep_exact,
     moment,
@@ -63,17 +65,29 @@ def _answers(row: dict[str, Any]) -> dict[str, str | None]:
     reason = f": {override['reason']}" if override.get("reason") else ""
     stood = f", in place of {shown(fields_of(row['override']).get('displaced'))}" if override else ""
     place = _place(row)
-    is_said = not override or override.get("source") == row["source"]
+    is_heeded = row["rule"] == "override"
+    is_said = not override or not is_heeded or override.get("source") == row["source"]
     run = f" by run {row['changed_by_run']}" if row["changed_by_run"] else ""
     changed = f"{shown(row['previous'])}, changed{run} at {moment(row['changed_at'])}"
     return {
         "rule": row["rule"],
-        "override": f"{decided}{stood}{reason}" if override else None,
+        "override": f"{decided}{stood}{reason}" if override and is_heeded else None,
+        "waits": f"{decided}: {override.get('source')} has no value{reason}" if override and not is_heeded else None,
         "from": place if is_said else None,
         "unheeded": None if is_said else place,
         "sources": shown_fields(row["candidates"]),
         "before": changed if row["changed_at"] else None,
+        "errors": "; ".join(_misfit(error) for error in value_of(row["row_errors"]) or []) or None,
     }
+
+
+def _misfit(error: dict[str, Any]) -> str:
+    """Return why a value is not there."""
+    where = ", ".join(filter(None, [error["stream"], f"row {error['row_number']}" if error["row_number"] else None]))
+    value = (
+        f" {printable(json.dumps(error['value'], ensure_ascii=False), LONGEST)}" if error["value"] is not None else ""
+    )
+    return f"{where}{value}: {error['message']} (`syncline errors show {error['error_id']}`)"
 
 
 def _place(row: dict[str, Any]) -> str | None:

@@ -8,6 +8,7 @@ import click
 
 from syncline.cli.context import command, connected, console, example
 from syncline.cli.values import keep_exact, print_exact, shown_fields
+from syncline.errors import ConfigurationError
 
 
 @command(epilog=example("syncline references --type partner --unseen 90d"))
@@ -34,6 +35,9 @@ def references(as_json: bool, type_: str | None, source: str | None, unseen: str
             p_unseen_for=parse_duration(unseen) if unseen else None,
             p_limit=None if as_json else limit + 1,
         )
+    known = sorted({row["type"] for row in counts})
+    if type_ is not None and known and type_ not in known:
+        raise ConfigurationError(f"there are no references of the type {type_!r}", f"Types: {', '.join(known)}.")
     counts = [row for row in counts if type_ in (None, row["type"]) and source in (None, row["source"])]
     if as_json:
         print_exact({"counts": counts, "references": rows})

@@ -15,10 +15,9 @@
     {%- if transform is none -%}{{ return([]) }}{%- endif -%}
     {%- set transforms = [transform] if transform is mapping or transform is undefined else transform -%}
     {%- if transforms is iterable and transforms is not string -%}
-        {%- for one in transforms if one is undefined -%}
-            {%- set known = context.keys() | select('string') | list | sort -%}
-            {%- do exceptions.raise_compiler_error("typed(): there is no transform " ~ one.name ~ "(); there are " ~ modules.re.findall('\\bas_[a-z]+\\b(?!_)', known | join(' ')) | join(', ')) -%}
-        {%- endfor -%}
+        {%- if transforms | select('undefined') | list -%}
+            {%- do _refuse_unknown_transform() -%}
+        {%- endif -%}
     {%- endif -%}
     {%- if transforms is string or transforms is callable or transforms is not iterable
         or transforms | select('mapping') | list | length != transforms | list | length or not transforms -%}
@@ -41,6 +40,14 @@
         {%- endif -%}
     {%- endfor -%}
     {{ return(transforms) }}
+{%- endmacro -%}
+
+
+{#- dbt takes a call of what is not there for nothing, without its name: that is read in the model. -#}
+{%- macro _refuse_unknown_transform() -%}
+    {%- set known = modules.re.findall('\\bas_[a-z]+\\b', context.keys() | select('string') | sort | join(' ')) -%}
+    {%- set called = modules.re.findall('\\b(as_\\w+)\\s*\\(', model.raw_code) | reject('in', known) | unique | list -%}
+    {%- do exceptions.raise_compiler_error("typed(): there is no transform " ~ (called | join(', ') or 'of the name given') ~ "; there are " ~ known | join(', ')) -%}
 {%- endmacro -%}
 
 

@@ -15,6 +15,7 @@ _LINE = re.compile(r"^\s*line (\d+)\s*$", re.MULTILINE)
 _NAMES_OBJECTS = re.compile(
     r"(column|relation|function|operator|schema|table|type) .* (does not exist|is ambiguous)|syntax error"
 )
+_NO_RELATION = re.compile(r'relation ".*" does not exist')
 _ABOUT_THE_SERVER = re.compile(
     r"(server closed the connection|terminating connection|connection .{0,40}(refused|closed|lost)|could not connect"
     r"|SSL connection has been closed|the database system is \w+( \w+)?|No space left on device|out of (shared )?memory"
@@ -45,7 +46,9 @@ def explain_model(message: str, name: str, file: str, compiled: str | None) -> d
     if explained["hint"] is None and (explained["state"] or "42")[:2] == "42":
         line = _find_line(compiled) if compiled else None
         place = f"mend {file}" if line is None else f"mend {file}: it is in line {line} of what it compiles to"
-        explained["hint"] = f"Nothing was published: {place}, see `dbt compile --select {name}`."
+        is_unmade = _NO_RELATION.search(explained["message"])
+        more = " A staging model that it reads has to say `materialized='ephemeral'`." if is_unmade else ""
+        explained["hint"] = f"Nothing was published: {place}, see `dbt compile --select {name}`.{more}"
     return explained
 
 

@@ -14,8 +14,8 @@ def read_error(connection: db.Connection, project: Project, error_id: int) -> di
     """Return all that is known of a row error; raises ConfigurationError where there is none.
 
     `record` is the rejected record, or the live one that a model did not take, up to 1 MiB as text; None where it was
-    not kept, is gone, or may not be shown: its stream is redacted, or nobody can tell. `model` is the file and line that
-    reads the value.
+    not kept, is gone, or may not be shown: its stream is redacted, or nobody can tell. `model` is the file and line
+    that reads the value.
     """
     found: dict[str, Any] = db.call_value(connection, "row_error", error_id)
     stream = _stream(project, found["stream"])

@@ -144,7 +144,7 @@ begin
 end
 $$;
 comment on function syncline.check_replay(jsonb) is
-'Raises SY252 where a replay names nothing, SY250 for an unknown error, SY350 for a closed one, SY351 for one whose record was not kept, SY251 for a stream that is gone.';
+'Raises SY252 where a replay names nothing, SY250 for an unknown error, SY350 for a closed one, SY351 for one whose record was not kept or could not be read, SY251 for a stream that is gone.';
 
 create or replace function syncline.newer_error(p_error syncline.row_errors) returns bigint
 language sql stable

@@ -164,6 +164,6 @@ def test_the_project_may_say_it(shop: Bench) -> None:
         assert places(shop) == {"new"}
         file.write_text(before + "\nvars:\n  syncline:\n    publish: sometimes\n")
         ended = shop.call("run")
-        assert (ended.returncode, "publish: together" in ended.stderr) == (2, True)
+        assert (ended.returncode, "`publish` (`together` or `each`)" in ended.stderr) == (2, True)
     finally:
         file.write_text(before)

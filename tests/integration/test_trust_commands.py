@@ -495,3 +495,35 @@ def test_times_are_read_as_utc(merging: Bench) -> None:
     for zone in ("UTC", "Asia/Tokyo"):
         assert json.loads(merging.cli("history", "--since", soon, "--json", TZ=zone).stdout) == {"changes": []}
         assert len(json.loads(merging.cli("history", "--since", ago, "--json", TZ=zone).stdout)["changes"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "old", "new", "said", "hint"),
+    [
+        (
+            "partners",
+            "'price': {},",
+            "'price': {}, 'age': {},",
+            "column sheet.age does not exist",
+            "field's `priority`",
+        ),
+        (
+            "partners",
+            "'price': {},",
+            "'price': {}, 'twice': {'authority': 'derived', 'value': 'prize * 2'},",
+            'column "prize" does not exist',
+            "names fields alone",
+        ),
+        ("of_sheet", "'ephemeral'", "'view'", "does not exist", "has to say `materialized='ephemeral'`"),
+    ],
+)
+def test_what_a_merged_entity_lacks_is_named(
+    merging: Bench, model: str, old: str, new: str, said: str, hint: str
+) -> None:
+    """A field that a staging model lacks, a derived one of no field, a staging model that is a view: the hint helps."""
+    text = (merging.models / f"{model}.sql").read_text()
+    assert old in text
+    merging.write_model(model, text.replace(old, new))
+    failure = merging.fail("office")
+    assert said in failure.message
+    assert hint in (failure.hint or "")

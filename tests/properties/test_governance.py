@@ -92,7 +92,7 @@ class Rules:
 
 @dataclass
 class Override:
-    """A person's decision: a value, or a source that is trusted; and what it took the place of when it came into force."""
+    """A person's decision: a value, or a source that is trusted; and what it displaced as it came into force."""
 
     number: int
     key: Key

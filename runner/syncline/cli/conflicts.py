@@ -160,7 +160,9 @@ def show(as_json: bool, conflict_id: int) -> None:
         "since (UTC)": moment(found["first_seen_at"]),
         "last (UTC)": moment(found["last_seen_at"]),
         "closed (UTC)": moment(found["closed_at"]),
-        "ignored": _by(found["decided_by"], found["decided_at"], found["reason"]) if found["state"] == "ignored" else None,
+        "ignored": _by(found["decided_by"], found["decided_at"], found["reason"])
+        if found["state"] == "ignored"
+        else None,
     }
     width = max(len(name) for name, value in lines.items() if value) + 2
     for name, value in lines.items():

@@ -131,7 +131,7 @@ def _missing_record(found: dict[str, Any], declared: Collection[str]) -> str:
     if found["is_redacted"]:
         return "not shown: the stream is redacted"
     if found["stream"] is None:
-        return "not shown: more than one stream may have brought it"
+        return "not shown: it is not known which stream it came from"
     if found["stream"] not in declared:
         return "not shown: the project does not declare its stream any more"
     return "not kept, or gone"

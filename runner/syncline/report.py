@@ -170,7 +170,7 @@ def _state(state: str) -> str:
 
 def print_preview(console: Console, candidates: Sequence[Candidate], report: Mapping[str, Any]) -> None:
     """Print what a run that published nothing would change, entity by entity."""
-    if report["kind"] == "trial":
+    if report.get("kind") == "trial":
         console.print("[bold]what these records would change:[/]", highlight=False)
     elif report["errors"] and candidates:
         console.print("[bold]what the candidates would have changed:[/]", highlight=False)
@@ -245,7 +245,7 @@ def _on_one_line(text: str) -> str:
 
 
 def _next_step(report: Mapping[str, Any]) -> str:
-    if report["kind"] == "trial":
+    if report.get("kind") == "trial":
         return "`syncline run --dry-run` for all records: a trial is never published"
     entities = report["entities"]
     waiting = [name for name, entity in entities.items() if entity["state"] == "checked"]
@@ -254,7 +254,7 @@ def _next_step(report: Mapping[str, Any]) -> str:
     errors = f"`syncline errors` shows {'the value' if count == 1 else f'the {count} values'} that did not fit"
     if waiting:
         following = "`syncline publish` publishes exactly this"
-        if report["kind"] != "dry run":
+        if report.get("kind") != "dry run":
             following = f"`syncline diff {min(waiting)}` shows what would change, `syncline publish` publishes it"
         return f"{following}, {errors}" if count else following
     if count:

@@ -96,7 +96,7 @@ language sql stable
 as $$
     select format(
         'select %s from (select %s from %s as t) as active',
-        syncline.carried_columns(p_columns, jsonb_agg(jsonb_build_object('name', c.name, 'type', c.type))),
+        syncline.carried_columns(p_columns, jsonb_agg(jsonb_build_object('name', c.name, 'type', c.type)), true),
         string_agg(format('%s as %I', c.expression, c.name), ', '),
         p_table::regclass
     )

@@ -251,7 +251,9 @@ $$;
 comment on function syncline.write_typed(text, text, boolean) is
 'Runs a statement that types records, in parallel where no value is bad; returns the number of rows.';
 
-create or replace function syncline.carried_columns(p_columns jsonb, p_base_columns jsonb) returns text
+create or replace function syncline.carried_columns(
+    p_columns jsonb, p_base_columns jsonb, p_tells boolean default false
+) returns text
 language sql stable
 as $$
     select string_agg(
@@ -259,7 +261,12 @@ as $$
             when old.name is null then format('null::%s as %I', new.type, new.name)
             when old.type = new.type then format('active.%I', new.name)
             else format(
-                'case when syncline.is_castable(active.%1$I::text, %2$L) then active.%1$I::text::%2$s end as %1$I',
+                case
+                    when p_tells then
+                        'case when active.%1$I is null or syncline.is_castable(active.%1$I::text, %2$L) then active.%1$I::text::%2$s
+                        else syncline.reject(active._key, null, %1$L, %2$L, active.%1$I::text, false)::%2$s end as %1$I'
+                    else 'case when syncline.is_castable(active.%1$I::text, %2$L) then active.%1$I::text::%2$s end as %1$I'
+                end,
                 new.name, split_part(new.type, ' collate ', 1)
             )
         end, ', ' order by new.place
@@ -267,8 +274,8 @@ as $$
     from rows from (jsonb_to_recordset(p_columns) as (name text, type text)) with ordinality as new (name, type, place)
     left join jsonb_to_recordset(p_base_columns) as old (name text, type text) on new.name = old.name
 $$;
-comment on function syncline.carried_columns(jsonb, jsonb) is
-'The select list that carries rows of the active version into the model''s columns, by name; a value that does not fit a retyped column is null.';
+comment on function syncline.carried_columns(jsonb, jsonb, boolean) is
+'The select list that carries rows of the active version into the model''s columns, by name; a value that does not fit a retyped column is null, with a row error where that is wanted.';
 
 create or replace function syncline.tell_lost_values(p_build syncline.builds, p_base syncline.builds, p_active text) returns void
 language plpgsql

@@ -117,3 +117,4 @@ drop function if exists syncline.reason_not_row_local(jsonb);
 drop function if exists syncline.find_differing(syncline.builds, syncline.builds, text, text, jsonb, boolean);
 drop function if exists syncline.write_first(syncline.builds, text, text, jsonb);
 drop function if exists syncline.check_view_can_take(regclass, jsonb);
+drop function if exists syncline.carried_columns(jsonb, jsonb);

@@ -187,10 +187,7 @@ begin
         winner = was.winner,
         rule = was.rule,
         state = case
-            when was.state <> 'closed' and exists (
-                select 1 from syncline.overrides as o
-                where o.entity = v_entity and o._key = c._key and o.column_name = c.column_name and o.lifted_at is null
-            ) then 'resolved'
+            when was.state <> 'closed' and syncline.is_overridden(v_entity, c._key, c.column_name) then 'resolved'
             when was.state = 'resolved' then 'open'
             else was.state
         end,

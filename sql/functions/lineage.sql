@@ -87,7 +87,6 @@ begin
             when v_merge -> 'derived' ? c.name then 'derived'
             when several.name is not null then several.rule
             when v_merge -> 'fields' ? c.name then 'switched off'
-            when v_merge -> 'fields' ? c.name then 'switched off'
             when single.path is not null then 'typed'
             else 'computed'
         end,
@@ -109,23 +108,9 @@ comment on function syncline.column_mapping(text) is
 create or replace function syncline.merged_streams(p_spec jsonb) returns table (source text, relation text)
 language sql stable
 as $$
-    with recursive reading (source, part) as (
-        select named.key, trim(both '"' from named.value)
-        from jsonb_each_text(syncline.merge_mark(p_spec ->> 'sql') -> 'sources') as named
-        union
-        select reading.source, used[1]
-        from reading
-        inner join syncline.compiled_parts(p_spec ->> 'sql') as parts on reading.part = parts.part
-        cross join lateral regexp_matches(
-            split_part(parts.body, '/* syncline:merge', 1), '(?:from|join)\s+"?(__dbt__cte__\w+)', 'gi'
-        ) as used
-    )
-
-    select distinct reading.source, s.relation
-    from reading
-    inner join syncline.compiled_parts(p_spec ->> 'sql') as parts on reading.part = parts.part
-    inner join jsonb_to_recordset(p_spec -> 'streams') as s (relation text)
-        on strpos(split_part(parts.body, '/* syncline:merge', 1), s.relation) > 0
+    select distinct parts.source, s.relation
+    from syncline.merged_parts(p_spec ->> 'sql') as parts
+    inner join jsonb_to_recordset(p_spec -> 'streams') as s (relation text) on strpos(parts.body, s.relation) > 0
 $$;
 comment on function syncline.merged_streams(jsonb) is 'Which stream each source of a merged model reads.';
 

@@ -34,7 +34,7 @@ $$;
 comment on function syncline.hidden_columns(jsonb) is
 'The columns of a merged model that the build uses up: they are not in the entity.';
 
-create or replace function syncline.check_merge(p_entity text, p_sql text, p_merge jsonb, p_columns jsonb) returns void
+create or replace function syncline.check_merge(p_entity text, p_merge jsonb, p_columns jsonb) returns void
 language plpgsql
 as $$
 declare
@@ -51,7 +51,7 @@ begin
     end if;
 end
 $$;
-comment on function syncline.check_merge(text, text, jsonb, jsonb) is
+comment on function syncline.check_merge(text, jsonb, jsonb) is
 'Raises SY213 where a model selects from merged() and leaves out what the build needs.';
 
 create or replace function syncline.check_merged_types(p_entity text, p_sql text, p_merge jsonb) returns void
@@ -93,27 +93,38 @@ $$;
 comment on function syncline.compiled_parts(text) is
 'The ephemeral models in compiled SQL by the names that dbt gives them; the last holds the model itself, too.';
 
-create or replace function syncline.merged_mapping(p_sql text)
-returns table (source text, part text, column_name text, path text, type text, is_required boolean)
+create or replace function syncline.merged_parts(p_sql text) returns table (source text, body text)
 language sql immutable
 as $$
-    with recursive reading (source, part) as (
+    with recursive parts as (
+        select compiled.part, split_part(compiled.body, '/* syncline:merge', 1) as body
+        from syncline.compiled_parts(p_sql) as compiled
+    ),
+    reading (source, part) as (
         select named.key, trim(both '"' from named.value)
         from jsonb_each_text(syncline.merge_mark(p_sql) -> 'sources') as named
         union
         -- A staging model may read another ephemeral model.
         select reading.source, used[1]
         from reading
-        inner join syncline.compiled_parts(p_sql) as parts on reading.part = parts.part
-        cross join lateral regexp_matches(
-            split_part(parts.body, '/* syncline:merge', 1), '(?:from|join)\s+"?(__dbt__cte__\w+)', 'gi'
-        ) as used
+        inner join parts on reading.part = parts.part
+        cross join lateral regexp_matches(parts.body, '(?:from|join)\s+"?(__dbt__cte__\w+)', 'gi') as used
     )
 
-    select reading.source, reading.part, mapped.column_name, mapped.path, mapped.type, mapped.is_required
+    select reading.source, parts.body
     from reading
-    inner join syncline.compiled_parts(p_sql) as parts on reading.part = parts.part
-    cross join lateral syncline.mapping(split_part(parts.body, '/* syncline:merge', 1)) as mapped
+    inner join parts on reading.part = parts.part
+$$;
+comment on function syncline.merged_parts(text) is
+'The compiled SQL that each source of a merged model consists of: its staging model, and what ephemeral models that reads.';
+
+create or replace function syncline.merged_mapping(p_sql text)
+returns table (source text, column_name text, path text, type text, is_required boolean)
+language sql immutable
+as $$
+    select parts.source, mapped.column_name, mapped.path, mapped.type, mapped.is_required
+    from syncline.merged_parts(p_sql) as parts
+    cross join lateral syncline.mapping(parts.body) as mapped
 $$;
 comment on function syncline.merged_mapping(text) is
 'Which field of each source of a merged model comes from which JSON path.';

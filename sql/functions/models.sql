@@ -32,7 +32,7 @@ begin
     end;
     v_columns := syncline.table_columns(v_view::regclass);
     if p_merge is not null then
-        perform syncline.check_merge(v_entity, p_sql, p_merge, v_columns);
+        perform syncline.check_merge(v_entity, p_merge, v_columns);
         v_columns := jsonb_path_query_array(
             v_columns, '$[*] ? (!(@.name == $hidden[*]))', jsonb_build_object('hidden', syncline.hidden_columns(p_merge))
         );

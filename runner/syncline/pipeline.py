@@ -171,9 +171,11 @@ class _Run:
     def work(self) -> None:
         """Work the run to its end and note it. A failed run leaves current as it was; this raises nothing for it."""
         try:
-            with self._overseer, telemetry.span("syncline.run", **self._ids(), **self._who()):
-                self._begin()
-                self._steps()
+            with telemetry.span("syncline.run", **self._ids(), **self._who()):
+                with self._overseer:
+                    self._begin()
+                    self._steps()
+                # Not overseen: its claim ends here, and to look at it then is to find it lost.
                 self._finish()
         except BaseException as error:
             if not self._is_finished:

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from syncline import embedded
+from syncline import embedded, interruption
 from tests.api import Api
 from tests.projects import PEOPLE, SOURCES, TOKEN, Bench, people, person, rows
 
@@ -156,6 +156,13 @@ def test_all_sessions_of_a_run_are_ended(bench: Bench, step: str) -> None:
     was_told(failures)
     converge(bench)
     assert bench.runs()[-2]["status"] in {"abandoned", "failed"}
+
+
+def test_a_run_that_ends_while_it_is_looked_at(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks at a run's claim in the moment of its end does not take it for lost."""
+    monkeypatch.setattr(interruption, "LOOK_SECONDS", 0.0)
+    for _ in range(10):
+        bench.sync(steps=("load",))
 
 
 @pytest.mark.parametrize(

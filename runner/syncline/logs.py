@@ -105,38 +105,29 @@ def configure(
 
 
 def prune_daily(connection: db.Connection, project: Project) -> int:
-    """Delete log events, closed row errors and changes older than the project keeps, once a day in each process.
-
-    Return the number of log events.
-    """
+    """Prune once a day in each process; return the number of log events."""
     now, place = time.monotonic(), str(project.root)
     with _prune_lock:
         if now - _pruned_at.get(place, -float("inf")) < 24 * 3600:
             return 0
-        pruned = prune(connection, project)
-        prune_errors(connection, project)
-        prune_changes(connection, project)
+        pruned = prune(connection, project)["log_events"]
         # Only now: what failed is tried again with the next look.
         _pruned_at[place] = now
     return pruned
 
 
-def prune(connection: db.Connection, project: Project) -> int:
-    """Delete log events older than the project keeps; return how many."""
-    pruned: int = db.call_value(connection, "prune_log", project.keep_log)
-    return pruned
+def prune(connection: db.Connection, project: Project) -> dict[str, int]:
+    """Delete log events, closed row errors, changes and closed conflicts that are older than the project keeps them.
 
-
-def prune_errors(connection: db.Connection, project: Project) -> int:
-    """Delete row errors that were closed longer ago than the project keeps them; return how many."""
-    pruned: int = db.call_value(connection, "prune_errors", project.keep_errors)
-    return pruned
-
-
-def prune_changes(connection: db.Connection, project: Project) -> int:
-    """Delete changes of rows that were published longer ago than the project keeps them; return how many."""
-    pruned: int = db.call_value(connection, "prune_changes", project.keep_changes)
-    return pruned
+    Return how many of each.
+    """
+    ages = {
+        "log_events": ("prune_log", project.keep_log),
+        "row_errors": ("prune_errors", project.keep_errors),
+        "changes": ("prune_changes", project.keep_changes),
+        "conflicts": ("prune_conflicts", project.keep_changes),
+    }
+    return {name: db.call_value(connection, function, age) for name, (function, age) in ages.items()}
 
 
 class LogWatcher:

@@ -73,6 +73,7 @@ class Candidate:
 
     entity: str
     row_errors: int
+    conflicts: int
     counts: dict[str, int]
     summary: Summary | None
     changes: Iterable[dict[str, Any]]
@@ -106,7 +107,7 @@ class Preview:
         counts = {kind: row[kind] for kind in ("inserted", "updated", "deleted")}
         shown = summary(connection, row["entity"]) if row["is_there"] else None
         rows = self._rows(connection, row["entity"]) if shown else ()
-        return Candidate(row["entity"], row["row_errors"], counts, shown, rows)
+        return Candidate(row["entity"], row["row_errors"], row["conflicts"], counts, shown, rows)
 
     def _rows(self, connection: db.Connection, entity: str) -> Iterable[dict[str, Any]]:
         if self._sample is not None:

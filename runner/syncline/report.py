@@ -7,16 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-import msgspec
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from syncline.preview import Candidate, Summary
-
-LONGEST_VALUE = 80
-"""Letters of a value that are shown: its JSON tells all."""
+from syncline.values import fields_of, printable, shown
 
 
 class PlainWatcher:
@@ -144,15 +141,16 @@ def describe_load(load: Mapping[str, Any]) -> str:
 def print_run(console: Console, report: Mapping[str, Any]) -> None:
     """Print a run's table and the one line on what to try next."""
     if report["entities"]:
+        counts = ["inserted", "updated", "deleted", "unchanged", "rejected"]
+        counts += ["conflicts"] if _conflicts(report) else []
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("entity")
-        for name in ("inserted", "updated", "deleted", "unchanged", "rejected"):
+        for name in counts:
             table.add_column(name, justify="right")
         table.add_column("version", justify="right")
         table.add_column("state")
         for name, entity in sorted(report["entities"].items()):
-            counts = [entity[key] for key in ("inserted", "updated", "deleted", "unchanged", "rejected")]
-            cells = [f"[dim]{count}[/]" if not count else f"{count:,}" for count in counts]
+            cells = [f"{entity[key]:,}" if entity[key] else "[dim]0[/]" for key in counts]
             table.add_row(name, *cells, f"v{entity['version']}", _state(entity["state"]))
         console.print(table)
     seconds = (report["duration_ms"] or 0) / 1000
@@ -163,9 +161,14 @@ def print_run(console: Console, report: Mapping[str, Any]) -> None:
         console.print(f"[dim]next: {_next_step(report)}[/]", highlight=False)
 
 
+def _conflicts(report: Mapping[str, Any]) -> int:
+    """Return how many fields the run found on which sources disagree as they did not before."""
+    return sum(entity["conflicts"] for entity in report["entities"].values())
+
+
 def _state(state: str) -> str:
-    shown = {"current": "[green]published[/]", "unchanged": "[dim]unchanged[/]", "failed": "not published"}
-    return shown.get(state, state)
+    words = {"current": "[green]published[/]", "unchanged": "[dim]unchanged[/]", "failed": "not published"}
+    return words.get(state, state)
 
 
 def print_preview(console: Console, candidates: Sequence[Candidate], report: Mapping[str, Any]) -> None:
@@ -177,9 +180,9 @@ def print_preview(console: Console, candidates: Sequence[Candidate], report: Map
     elif candidates:
         console.print("[bold]what `syncline publish` would change:[/]", highlight=False)
     for candidate in candidates:
-        errors = candidate.row_errors
-        told = [f"{errors:,} row {'error' if errors == 1 else 'errors'}"] if errors else []
-        told = [describe_counts(candidate.counts) or "no row changes", *told]
+        told = [describe_counts(candidate.counts) or "no row changes"]
+        for what, count in (("row error", candidate.row_errors), ("new conflict", candidate.conflicts)):
+            told += [f"{count:,} {what}{'s' if count > 1 else ''}"] if count else []
         console.print(f"[bold]{candidate.entity}[/]: {', '.join(told)}", highlight=False, soft_wrap=True)
         if candidate.summary is not None:
             print_changes(console, candidate.summary, candidate.changes)
@@ -210,8 +213,10 @@ def _change(row: Mapping[str, Any], columns: Sequence[str]) -> Text:
     """Return the lines of a changed row: its key, what else it was matched by, and its fields."""
     kind = row["change"]
     mark, style = _MARKS[kind]
-    text = Text.assemble((mark, style), " ", _on_one_line(row["_key"]))
-    old, new, identity = (_fields(row[name]) for name in ("old", "new", "unique_key"))
+    text = Text.assemble((mark, style), " ", printable(row["_key"]))
+    old, new, identity = (
+        {field: shown(value) for field, value in fields_of(row[name]).items()} for name in ("old", "new", "unique_key")
+    )
     if kind == "updated":
         matched = [f"{name} {value}" for name, value in identity.items() if value.strip('"') != row["_key"]]
         text.append(f"  ({', '.join(matched)})" if matched else "", "dim")
@@ -227,43 +232,30 @@ def _change(row: Mapping[str, Any], columns: Sequence[str]) -> Text:
     return text
 
 
-def _fields(content: msgspec.Raw | None) -> dict[str, str]:
-    """Return fields as they are shown: JSON, shortened."""
-    if content is None:
-        return {}
-    fields = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
-    return {name: _shortened(_on_one_line(bytes(value).decode())) for name, value in fields.items()}
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
-
-
-def _on_one_line(text: str) -> str:
-    """Return the text without what would move a terminal's cursor or colour its letters."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
 def _next_step(report: Mapping[str, Any]) -> str:
     if report.get("kind") == "trial":
         return "`syncline run --dry-run` for all records: a trial is never published"
     entities = report["entities"]
     waiting = [name for name, entity in entities.items() if entity["state"] == "checked"]
     changed = [name for name, entity in entities.items() if entity["updated"] or entity["deleted"]]
-    count = report["row_errors"]
-    errors = f"`syncline errors` shows {'the value' if count == 1 else f'the {count} values'} that did not fit"
-    if waiting:
-        following = "`syncline publish` publishes exactly this"
-        if report.get("kind") != "dry run":
-            following = f"`syncline diff {min(waiting)}` shows what would change, `syncline publish` publishes it"
-        return f"{following}, {errors}" if count else following
-    if count:
-        return errors
-    if changed:
-        return f"`syncline diff {min(changed)}` shows what changed, `syncline rollback` takes it back"
-    if entities:
-        return "`syncline psql` to look at the data, `syncline status` for all entities"
-    return "`syncline status` shows what there is"
+    steps = []
+    if waiting and report.get("kind") == "dry run":
+        steps.append("`syncline publish` publishes exactly this")
+    elif waiting:
+        steps.append(f"`syncline diff {min(waiting)}` shows what would change, `syncline publish` publishes it")
+    if report["row_errors"]:
+        steps.append(f"`syncline errors` shows {_the(report['row_errors'], 'value')} that did not fit")
+    if _conflicts(report) and not waiting:
+        steps.append(f"`syncline conflicts` shows {_the(_conflicts(report), 'field')} on which sources disagree")
+    if not steps and changed:
+        steps.append(f"`syncline diff {min(changed)}` shows what changed, `syncline rollback` takes it back")
+    elif not steps and entities:
+        steps.append("`syncline psql` to look at the data, `syncline status` for all entities")
+    return ", ".join(steps) or "`syncline status` shows what there is"
+
+
+def _the(count: int, thing: str) -> str:
+    return f"the {thing}" if count == 1 else f"the {count:,} {thing}s"
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Table:
@@ -284,4 +276,4 @@ def _cell(value: Any) -> Text:
     if hasattr(value, "strftime"):
         return Text(value.strftime("%Y-%m-%d %H:%M:%S"))
     # A value is shown on one line, whatever it holds.
-    return Text(" ".join(_on_one_line(str(value)).split()))
+    return Text(" ".join(printable(str(value)).split()))

@@ -347,7 +347,11 @@ begin
     where entity = p_build.entity;
     perform syncline.point_next(p_build.entity, case when p_writes then p_build.version else p_base.version end);
     if syncline.session_run() is not null then
-        insert into syncline.results values (
+        insert into syncline.results (
+            run_id, attempt, entity, version, rows_total, rows_inserted, rows_updated, rows_deleted, rows_unchanged,
+            keys_rejected
+        )
+        values (
             syncline.session_run(), syncline.session_attempt(), p_build.entity,
             case when p_writes then p_build.version else p_base.version end, p_build.rows_total, p_build.rows_inserted,
             p_build.rows_updated, p_build.rows_deleted, p_build.rows_unchanged, p_build.keys_rejected

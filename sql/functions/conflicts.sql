@@ -107,6 +107,20 @@ begin
             else format('%s.changed inner join syncline.conflicts as c on c._key = changed._key', v_work)
         end
     ) using p_build_id, p_build.entity;
+    update syncline.results set conflicts_found = (
+        select count(*)
+        from syncline.conflict_findings as f
+        where f.build_id = p_build_id
+            and not f.is_applied
+            and f.candidates is not null
+            and not syncline.is_overridden(p_build.entity, f._key, f.column_name)
+            and f.candidates is distinct from (
+                select c.candidates
+                from syncline.conflicts as c
+                where c.entity = p_build.entity and c._key = f._key and c.column_name = f.column_name and c.state <> 'closed'
+            )
+    )
+    where run_id = syncline.session_run() and attempt = syncline.session_attempt() and entity = p_build.entity;
 end
 $$;
 comment on function syncline.save_conflicts(syncline.builds, bigint, jsonb, jsonb, boolean) is
@@ -203,6 +217,28 @@ end
 $$;
 comment on function syncline.restore_conflicts(bigint) is
 'Puts the conflicts back as they were before the build was published; decisions of people stand.';
+
+create or replace function syncline.prune_conflicts(p_age interval) returns bigint
+language sql
+as $$
+    with pruned as (
+        delete from syncline.conflicts as c
+        where c.state = 'closed'
+            and c.closed_at < clock_timestamp() - p_age
+            -- One that a rollback would open again.
+            and not exists (
+                select 1
+                from syncline.builds as b
+                inner join syncline.conflict_findings as f on b.build_id = f.build_id
+                where b.entity = c.entity and f._key = c._key and f.column_name = c.column_name
+            )
+        returning 1
+    )
+
+    select count(*) from pruned
+$$;
+comment on function syncline.prune_conflicts(interval) is
+'Deletes conflicts that were closed longer ago; returns how many. What a rollback needs stays.';
 
 create or replace function syncline.list_conflicts(
     p_entity text default null,

@@ -241,7 +241,8 @@ returns table (
     inserted bigint,
     updated bigint,
     deleted bigint,
-    row_errors bigint
+    row_errors bigint,
+    conflicts bigint
 )
 language sql stable
 as $$
@@ -252,7 +253,8 @@ as $$
         result.rows_inserted,
         result.rows_updated,
         result.rows_deleted,
-        (select count(*) from syncline.row_errors as bad where bad.run_id = run.run_id and bad.entity = result.entity)
+        (select count(*) from syncline.row_errors as bad where bad.run_id = run.run_id and bad.entity = result.entity),
+        result.conflicts_found
     from syncline.runs as run
     inner join syncline.results as result on run.run_id = result.run_id and run.attempt = result.attempt
     inner join syncline.entities as e on result.entity = e.entity
@@ -267,4 +269,4 @@ as $$
     order by result.entity
 $$;
 comment on function syncline.preview(bigint) is
-'What a run''s candidates would change, entity by entity: counts, row errors, and whether the candidate stands, so that diff shows it; no `build_id` where nothing changed.';
+'What a run''s candidates would change, entity by entity: counts, row errors, new conflicts, and whether the candidate stands, so that diff shows it; no `build_id` where nothing changed.';

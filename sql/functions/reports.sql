@@ -70,6 +70,7 @@ select
                 'deleted', result.rows_deleted,
                 'unchanged', result.rows_unchanged,
                 'rejected', result.keys_rejected,
+                'conflicts', result.conflicts_found,
                 'rows', result.rows_total,
                 'version', result.version,
                 'state', coalesce((
@@ -139,7 +140,11 @@ select
     (
         select count(*) from syncline.row_errors as bad
         where bad.entity = e.entity and bad.closed_at is null
-    ) as open_errors
+    ) as open_errors,
+    (
+        select count(*) from syncline.conflicts as c
+        where c.entity = e.entity and c.state = 'open'
+    ) as open_conflicts
 from syncline.entities as e
 left join syncline.builds as current_build on e.current_build = current_build.build_id
 left join syncline.publications as published on current_build.publication_id = published.publication_id

@@ -79,6 +79,9 @@ create table syncline.conflict_findings (
 comment on table syncline.conflict_findings is
 'What builds found, until they are published: disagreements, and (without candidates) those that are gone; `before` is the way back.';
 
+alter table syncline.results add column conflicts_found bigint not null default 0;
+comment on column syncline.results.conflicts_found is 'Fields on which sources disagree as they did not before, and which no override decides.';
+
 alter table syncline.publications add column rolls_back bigint;
 comment on column syncline.publications.rolls_back is 'The publication that a rollback took back.';
 

@@ -103,6 +103,12 @@ def call(bench: Bench, function: str, *arguments: Any) -> Any:
         return db.call_value(connection, function, *arguments)
 
 
+def found(report: dict[str, Any]) -> int:
+    """How many new conflicts the run tells of."""
+    count: int = report["entities"]["partners"]["conflicts"]
+    return count
+
+
 def conflicts(bench: Bench) -> dict[tuple[str, str], tuple[Any, ...]]:
     rows = bench.query("select * from syncline.conflicts where state <> 'closed'")
     return {
@@ -142,9 +148,11 @@ def test_a_reference_fills_new_rows_and_no_others(partners: Bench) -> None:
 
 def test_a_conflict_counts_and_closes_by_itself(partners: Bench) -> None:
     """It is one row however often it is met; where the sources agree again, or the row is gone, it closes."""
-    sync(partners)
+    assert found(sync(partners)) == 2
     sheet(partners, a={"name": "Alpha", "email": "other@sheet"}, b={"name": "Beta"})
-    sync(partners)
+    assert found(sync(partners)) == 1
+    assert found(sync(partners, full_refresh=True)) == 0
+    assert partners.value("select open_conflicts from syncline.entity_status") == 2
     seen = "select times_seen, state from syncline.conflicts where _key = 'a' and column_name = %s"
     assert partners.query(seen, "email") == [{"times_seen": 2, "state": "open"}]
     crm(partners, a={"title": "Alpha", "contact": {"mail": "a@crm"}}, c={"title": "Gamma"})
@@ -160,6 +168,20 @@ def test_a_conflict_counts_and_closes_by_itself(partners: Bench) -> None:
         call(partners, "resolve_conflict", number, None, "crm")
     with pytest.raises(RefusedError, match="no row with _key a"):
         call(partners, "set_override", "partners", "a", "email", '"x"')
+
+
+def test_closed_conflicts_are_pruned(partners: Bench) -> None:
+    """Those that were closed longer ago go, but for those that a rollback would open again."""
+    sync(partners)
+    crm(partners, a={"title": "Alpha", "contact": {"mail": "a@sheet"}})
+    sync(partners)
+    before = conflicts(partners)
+    assert (before, call(partners, "prune_conflicts", "0 seconds")) == ({}, 0)
+    sheet(partners, a={"name": "Alpha", "email": "a@sheet", "price": "3"})
+    sync(partners)
+    assert call(partners, "prune_conflicts", "1 day") == 0
+    assert call(partners, "prune_conflicts", "0 seconds") == 2
+    assert partners.value("select count(*) from syncline.conflicts") == 0
 
 
 def test_a_decision_outranks_every_source_until_it_is_lifted(partners: Bench) -> None:

@@ -167,7 +167,7 @@ def test_decisions_that_cannot_be(merging: Bench) -> None:
         (["conflicts", "resolve", "partners", "zz", "email", "--use", "crm"], 3, "no row with _key zz"),
         (["conflicts", "lift", "partners", "a", "email"], 3, "no override is in force"),
         (["conflicts", "list", "--entity", "nobody"], 2, "nobody"),
-        (["conflicts", "--state", "all", "show", "1"], 2, "options after the command"),
+        (["conflicts", "--state", "all", "show", "1"], 2, "unexpected extra arguments (show 1)"),
     ]:
         found, words = refuse(merging, *arguments)
         assert (found, said in words) == (code, True), (arguments, words)
@@ -385,7 +385,7 @@ def test_old_changes_are_pruned(merging: Bench) -> None:
     assert ask(merging, "prune")["changes"] == 0
     merging.query("update syncline.publications set published_at = published_at - interval '2 days' returning 1")
     with merging.connect() as connection:
-        assert logs.prune_changes(connection, project) == 1
+        assert logs.prune(connection, project)["changes"] == 1
     assert ask(merging, "history") == {"changes": []}
     settings = merging.root / "dbt_project.yml"
     was = settings.read_text()

@@ -11,7 +11,7 @@ RUNNER = Path(__file__).parents[2] / "runner" / "syncline"
 
 LAYERS = [
     ["errors"],
-    ["paths", "dbt_errors", "trigger", "masking", "telemetry", "notices"],
+    ["paths", "dbt_errors", "trigger", "masking", "telemetry", "notices", "values"],
     ["config"],
     ["db", "watcher"],
     ["connectors"],

@@ -115,6 +115,7 @@ class EntityStatus(Shape):
     candidate_state: str | None
     can_roll_back: bool
     open_errors: int
+    open_conflicts: int
     is_in_project: bool
 
 

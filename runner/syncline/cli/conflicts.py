@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncline.cli.context import command, connected, console, example
-from syncline.cli.values import fields_of, keep_exact, moment, print_exact, printable, shown, shown_fields
+from syncline.cli.context import ListGroup, command, connected, console, example
 from syncline.errors import ConfigurationError
 from syncline.paths import user_name
+from syncline.values import fields_of, moment, print_exact, printable, shown, shown_fields
 
 if TYPE_CHECKING:
     from syncline.db import Connection
@@ -17,76 +17,47 @@ if TYPE_CHECKING:
 _STATES = ("open", "ignored", "resolved", "closed")
 _BUILT = "the next run builds it: `syncline run`"
 
-_entity = click.option("--entity", help="Only of this entity.")
-_state = click.option(
-    "--state", type=click.Choice([*_STATES, "all"]), default="open", show_default=True, help="Only in this state."
-)
-_key = click.option("--key", help="Only of this row, by its _key; with --entity by its unique key, too.")
-_overrides = click.option(
-    "--overrides", is_flag=True, help="The overrides in their place; with --state all those that were lifted, too."
-)
-_limit = click.option(
-    "--limit", type=click.IntRange(1), default=50, show_default=True, help="Rows to print; --json prints all."
-)
 _reason = click.option("--reason", help="Why: it is kept with the decision.")
 _NUMBERS = click.IntRange(1, 2**63 - 1)
 _number = click.argument("conflict_id", metavar="ID", type=_NUMBERS)
 _what = click.argument("what", nargs=-1, required=True, metavar="ID | ENTITY KEY FIELD")
-_OPTIONS = ("as_json", "entity", "state", "key", "overrides", "limit")
 
 
-@command(
-    cls=click.Group,
-    invoke_without_command=True,
+@click.group(
+    cls=ListGroup,
     epilog=example("syncline conflicts --entity partners"),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@_entity
-@_state
-@_key
-@_overrides
-@_limit
-@click.pass_context
-def conflicts(context: click.Context, /, **options: Any) -> None:
+def conflicts() -> None:
     """List the fields on which sources disagree; decide, ignore, or take a decision back."""
-    if context.invoked_subcommand is None:
-        _list(**options)
-    elif any(context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE for name in _OPTIONS):
-        raise click.UsageError(f"Give options after the command: syncline conflicts {context.invoked_subcommand} ...")
 
 
 @command(name="list", epilog=example("syncline conflicts list --entity partners --state all"))
-@_entity
-@_state
-@_key
-@_overrides
-@_limit
-def list_(**options: Any) -> None:
+@click.option("--entity", help="Only of this entity.")
+@click.option(
+    "--state", type=click.Choice([*_STATES, "all"]), default="open", show_default=True, help="Only in this state."
+)
+@click.option("--key", help="Only of this row, by its _key; with --entity by its unique key, too.")
+@click.option(
+    "--overrides", is_flag=True, help="The overrides in their place; with --state all those that were lifted, too."
+)
+@click.option(
+    "--limit", type=click.IntRange(1), default=50, show_default=True, help="Rows to print; --json prints all."
+)
+def list_(as_json: bool, entity: str | None, state: str, key: str | None, overrides: bool, limit: int) -> None:
     """List the fields on which sources disagree, newest first."""
-    _list(**options)
-
-
-def _list(
-    as_json: bool,
-    entity: str | None,
-    state: str,
-    key: str | None,
-    overrides: bool,
-    limit: int,
-) -> None:
     from syncline import db
 
     with connected() as (_, connection):
-        keep_exact(connection)
         if entity:
             db.call(connection, "check_known", [entity])
         wanted = db.call_value(connection, "find_key", entity, key) if entity and key else key
         most = None if as_json else limit + 1
         if overrides:
-            rows = db.call(connection, "list_overrides", entity, wanted, state == "all", most)
+            rows = db.call_exact(connection, "list_overrides", entity, wanted, state == "all", most)
         else:
             states = None if state == "all" else [state]
-            rows = db.call(connection, "list_conflicts", entity, states, wanted, most)
+            rows = db.call_exact(connection, "list_conflicts", entity, states, wanted, most)
     if as_json:
         print_exact({"overrides" if overrides else "conflicts": rows})
         return
@@ -142,9 +113,8 @@ def show(as_json: bool, conflict_id: int) -> None:
     from syncline import db
 
     with connected() as (_, connection):
-        keep_exact(connection)
-        found = db.call(connection, "read_conflict", conflict_id)[0]
-        overrides = db.call(connection, "list_overrides", found["entity"], found["_key"])
+        found = db.call_exact(connection, "read_conflict", conflict_id)[0]
+        overrides = db.call_exact(connection, "list_overrides", found["entity"], found["_key"])
     override = next((row for row in overrides if row["column_name"] == found["column_name"]), None)
     if as_json:
         print_exact({**found, "override": override})
@@ -277,4 +247,4 @@ def _tell(as_json: bool, done: dict[str, Any], text: str) -> None:
 
 
 for _command in (list_, show, resolve, ignore, lift):
-    cast("click.Group", conflicts).add_command(_command)
+    conflicts.add_command(_command)

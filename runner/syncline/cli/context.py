@@ -50,6 +50,14 @@ def command(**settings: Any) -> Callable[[F], click.Command]:
     return decorate
 
 
+class ListGroup(click.Group):
+    """Commands about one kind of thing; without a command, `list`, whose options may follow at once."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        is_option = bool(args) and args[0].startswith("-") and args[0] not in ctx.help_option_names
+        return super().parse_args(ctx, ["list", *args] if is_option or not args else args)
+
+
 def example(text: str) -> str:
     """Return an epilog that shows how a command is used."""
     return f"\b\nExample:\n  {text}"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection
-from typing import Any, cast
+from typing import Any
 
 import click
 
 from syncline.cli.context import (
+    ListGroup,
     command,
     connected,
     console,
@@ -19,46 +20,30 @@ from syncline.cli.context import (
     read_project,
 )
 from syncline.errors import ConfigurationError
+from syncline.values import printable
 
 _entity = click.option("--entity", help="Only of this entity.")
 _stream = click.option("--stream", help="Only of this stream: its name, or source.stream.")
-_run = click.option("--run", "run_id", type=int, help="All errors of this run, whether they still hold or not.")
-_limit = click.option(
-    "--limit", type=click.IntRange(1), default=50, show_default=True, help="Rows to print; --json prints all."
-)
-_OPTIONS = ("as_json", "entity", "stream", "run_id", "limit")
 
 
-@command(
-    cls=click.Group,
-    invoke_without_command=True,
+@click.group(
+    cls=ListGroup,
     epilog=example("syncline errors --entity talents"),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@_entity
-@_stream
-@_run
-@_limit
-@click.pass_context
-def errors(context: click.Context, /, **options: Any) -> None:
+def errors() -> None:
     """List the records and values that did not fit and came no better since; look at one, or try them again."""
-    if context.invoked_subcommand is None:
-        _list(**options)
-    elif any(context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE for name in _OPTIONS):
-        raise click.UsageError(f"Give options after the command: syncline errors {context.invoked_subcommand} ...")
 
 
 @command(name="list", epilog=example("syncline errors list --stream people"))
 @_entity
 @_stream
-@_run
-@_limit
-def list_(**options: Any) -> None:
+@click.option("--run", "run_id", type=int, help="All errors of this run, whether they still hold or not.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=50, show_default=True, help="Rows to print; --json prints all."
+)
+def list_(as_json: bool, entity: str | None, stream: str | None, run_id: int | None, limit: int) -> None:
     """List the records and values that did not fit and came no better since."""
-    _list(**options)
-
-
-def _list(as_json: bool, entity: str | None, stream: str | None, run_id: int | None, limit: int) -> None:
     from syncline import db
     from syncline.report import rows_table
 
@@ -122,7 +107,7 @@ def show(as_json: bool, error_id: int) -> None:
     }
     for name, value in lines.items():
         if value not in (None, ""):
-            click.echo(f"{name + ':':<14}{_printable(str(value))}")
+            click.echo(f"{name + ':':<14}{printable(str(value), None)}")
     if found["is_replayable"]:
         click.echo(f"try again:    syncline errors replay {error_id}")
 
@@ -135,11 +120,6 @@ def _missing_record(found: dict[str, Any], declared: Collection[str]) -> str:
     if found["stream"] not in declared:
         return "not shown: the project does not declare its stream any more"
     return "not kept, or gone"
-
-
-def _printable(text: str) -> str:
-    """Return the text without what would steer a terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 @command(epilog=example("syncline errors replay --entity talents"))
@@ -237,4 +217,4 @@ def _print_replay(
 
 
 for _command in (list_, show, replay):
-    cast("click.Group", errors).add_command(_command)
+    errors.add_command(_command)

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from syncline.cli.context import command, connected, console, example
-from syncline.cli.values import fields_of, keep_exact, moment, print_exact, printable, shown, shown_fields
 from syncline.errors import ConfigurationError
+from syncline.values import fields_of, moment, print_exact, printable, shown, shown_fields
 
 
 @command(epilog=example("syncline history partners a"))
@@ -33,14 +33,13 @@ def history(
         raise click.UsageError("--run and --since belong to the feed, without a key")
     start = None if since is None else _time(since)
     with connected() as (_, connection):
-        keep_exact(connection)
         if entity is not None and key is not None:
             _life(connection, entity, key, limit, as_json=as_json)
             return
         if entity is not None:
             db.call(connection, "check_known", [entity])
         db.call(connection, "check_reported", None, None, run_id)
-        rows = db.call(connection, "list_changes", p_entity=entity, p_run_id=run_id, p_since=start, p_limit=limit)
+        rows = db.call_exact(connection, "list_changes", p_entity=entity, p_run_id=run_id, p_since=start, p_limit=limit)
     if as_json:
         print_exact({"changes": rows})
         return
@@ -55,7 +54,7 @@ def _life(connection: Any, entity: str, key: str, limit: int, *, as_json: bool) 
     from syncline import db
 
     found = db.call_value(connection, "find_key", entity, key)
-    rows = db.call(connection, "life_of", entity, found, limit)
+    rows = db.call_exact(connection, "life_of", entity, found, limit)
     if not rows:
         raise ConfigurationError(
             f"nothing is known of a row {key} of {entity}", "Give its _key, or the unique key of a row that is there."

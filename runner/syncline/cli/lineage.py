@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from syncline.cli.context import command, connected, console, example
-from syncline.cli.values import (
+from syncline.values import (
     LONGEST,
     fields_of,
-    keep_exact,
     moment,
     print_exact,
     printable,
@@ -37,11 +36,10 @@ def lineage(as_json: bool, entity: str, key: str | None, field: str | None, as_y
     if as_yaml and (as_json or key is not None):
         raise click.UsageError("--yaml prints the mapping of a whole entity: without a key, and without --json")
     with connected() as (project, connection):
-        keep_exact(connection)
         if key is None:
-            rows = db.call(connection, "column_mapping", entity)
+            rows = db.call_exact(connection, "column_mapping", entity)
         else:
-            rows = db.call(connection, "lineage", entity, key, field)
+            rows = db.call_exact(connection, "lineage", entity, key, field)
     if key is None:
         _print_mapping(entity, rows, as_json=as_json, as_yaml=as_yaml)
         return

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from syncline.cli.context import command, connected, console, example
-from syncline.cli.values import keep_exact, print_exact, shown_fields
 from syncline.errors import ConfigurationError
+from syncline.values import print_exact, shown_fields
 
 
 @command(epilog=example("syncline references --type partner --unseen 90d"))
@@ -25,9 +25,8 @@ def references(as_json: bool, type_: str | None, source: str | None, unseen: str
     from syncline.report import rows_table
 
     with connected() as (_, connection):
-        keep_exact(connection)
         counts = connection.execute("select * from syncline.reference_status order by type, source").fetchall()
-        rows = db.call(
+        rows = db.call_exact(
             connection,
             "list_references",
             p_type=type_,

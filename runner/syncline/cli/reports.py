@@ -71,6 +71,7 @@ def status(as_json: bool) -> None:
             "held": "held",
             "can_roll_back": "can go back",
             "open_errors": "errors",
+            **({"open_conflicts": "conflicts"} if any(row["open_conflicts"] for row in entities) else {}),
             "place": "",
         }
         screen.print(rows_table(entities, headings))

@@ -192,7 +192,7 @@ def verify(as_json: bool, entities: tuple[str, ...], raw: bool) -> None:
 @command(epilog=example("syncline prune"))
 @click.option("--references", metavar="AGE", help="External references, too, whose record has been gone so long: 1y.")
 def prune(as_json: bool, references: str | None) -> None:
-    """Delete what is too old: revisions by their `keep`, log events, closed row errors and changes."""
+    """Delete what is too old: revisions by their `keep`, log events, closed row errors, changes, closed conflicts."""
     from syncline import control, db, logs
     from syncline.config import parse_duration
 
@@ -205,16 +205,15 @@ def prune(as_json: bool, references: str | None) -> None:
             for stream in source.streams.values()
             if stream.common.keep != "all"
         }
-        events = logs.prune(connection, project)
-        errors = logs.prune_errors(connection, project)
-        changes = logs.prune_changes(connection, project)
+        counts = logs.prune(connection, project)
         forgotten = db.call_value(connection, "prune_references", unseen) if unseen is not None else 0
     if as_json:
-        counts = {"log_events": events, "row_errors": errors, "changes": changes, "references": forgotten}
-        print_json({"pruned": pruned, **counts})
+        print_json({"pruned": pruned, **counts, "references": forgotten})
     else:
         revisions = f"{sum(pruned.values()):,} revisions in {len(pruned)} streams"
-        click.echo(f"pruned {revisions}, {events:,} log events, {errors:,} closed row errors, {changes:,} changes")
+        names = {"row_errors": "closed row errors", "conflicts": "closed conflicts"}
+        old = [f"{count:,} {names.get(name, name.replace('_', ' '))}" for name, count in counts.items()]
+        click.echo(f"pruned {', '.join([revisions, *old])}")
         if unseen is not None:
             click.echo(f"forgot {forgotten:,} external references")
 

@@ -1,29 +1,20 @@
-"""Values of rows as commands read, print and shorten them: exactly as Postgres has them."""
+"""Values of rows as commands print and shorten them: exactly as Postgres has them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import msgspec
-from psycopg.types.json import set_json_loads
-
-if TYPE_CHECKING:
-    from syncline.db import Connection
 
 LONGEST = 80
 """Letters of a value that are shown: its JSON tells all."""
 
 
-def keep_exact(connection: Connection) -> None:
-    """Let the session read JSON as it is: a numeric must not lose digits on its way through a float."""
-    set_json_loads(msgspec.Raw, connection)
-
-
 def print_exact(content: Any) -> None:
-    """Print JSON of rows that were read by a session that keeps it exact."""
+    """Print rows as JSON that `db.call_exact` read."""
     click.echo(msgspec.json.encode(_plain(content)).decode())
 
 
@@ -57,10 +48,10 @@ def shown_fields(content: msgspec.Raw | None, longest: int = LONGEST) -> str:
     )
 
 
-def printable(text: str, longest: int = 1_000) -> str:
+def printable(text: str, longest: int | None = 1_000) -> str:
     """Return a text on one line, shortened, without what would steer a terminal."""
     line = "".join(letter if letter.isprintable() else " " for letter in text)
-    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+    return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def moment(at: Any) -> str:

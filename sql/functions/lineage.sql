@@ -168,6 +168,39 @@ $$;
 comment on function syncline.origin_records(jsonb, jsonb, text) is
 'The records of a key as of these loads: the load, the run and the row that brought each.';
 
+create or replace function syncline.loads_before_missing(p_entity text, p_build syncline.builds, p_spec jsonb, p_key text)
+returns jsonb
+language plpgsql stable
+as $$
+declare
+    v_stream record;
+    v_gone bigint;
+    v_newest bigint;
+    v_loads jsonb;
+begin
+    for v_stream in select * from jsonb_to_recordset(p_spec -> 'streams') as s (source text, stream text) loop
+        execute format(
+            'select max(_gone_load) from %I.%I where _key = $1 and _gone_load <= $2', 'raw_' || v_stream.source, v_stream.stream || '_json'
+        ) into v_gone using p_key, (p_build.loads ->> (v_stream.source || '.' || v_stream.stream))::bigint;
+        v_newest := greatest(v_newest, v_gone);
+    end loop;
+    select b.base_loads into v_loads
+    from syncline.builds as b
+    where b.entity = p_entity
+        and b.build_id <= p_build.build_id
+        and b.publication_id is not null
+        and exists (
+            select 1 from jsonb_each_text(b.loads) as l
+            where l.value::bigint >= v_newest and (b.base_loads ->> l.key)::bigint < v_newest
+        )
+    order by b.build_id desc
+    limit 1;
+    return coalesce(v_loads, p_build.loads);
+end
+$$;
+comment on function syncline.loads_before_missing(text, syncline.builds, jsonb, text) is
+'The loads that a marked row was last built from, before the build that found its record gone.';
+
 create or replace function syncline.lineage(p_entity text, p_key text, p_column text default null)
 returns table (
     _key text,
@@ -198,6 +231,8 @@ declare
     v_rows jsonb;
     v_merge jsonb := syncline.merge_mark(v_spec ->> 'sql');
     v_said jsonb := '{}';
+    v_loads jsonb;
+    v_is_missing boolean;
     v_is_rejected boolean;
 begin
     select * into v_row from syncline.entities where entity = p_entity;
@@ -211,8 +246,10 @@ begin
             message = format('there is no row %s in %s', p_key, p_entity),
             hint = format('Give its _key or its unique key. Where it was once: syncline history %s %s', p_entity, syncline.shell_quoted(p_key));
     end if;
+    v_is_missing := v_rows -> 0 ->> '_missing_since' is not null;
+    v_loads := case when v_is_missing then syncline.loads_before_missing(p_entity, v_build, v_spec, v_key) else v_build.loads end;
     if v_merge is not null then
-        v_said := coalesce(syncline.rows_of_key(v_spec, v_build.loads, v_key) -> 0 -> '_conflicts', '{}');
+        v_said := coalesce(syncline.rows_of_key(v_spec, v_loads, v_key) -> 0 -> '_conflicts', '{}');
     end if;
     v_is_rejected := exists (
         select 1 from syncline.rejected_keys as r where r.build_id = v_build.build_id and r._key = v_key
@@ -223,7 +260,7 @@ begin
         from jsonb_array_elements(v_rows) with ordinality as entry (row_content, place)
     ),
     origins as materialized (
-        select * from syncline.origin_records(v_spec, v_build.loads, v_key)
+        select * from syncline.origin_records(v_spec, v_loads, v_key)
     ),
     asked as materialized (
         select
@@ -259,6 +296,7 @@ begin
             when mapped.decision is not null
                 and coalesce(mapped.decision ->> 'source' = mapped.source or mapped.decision ->> 'source' is null or v_is_rejected, false)
                 then 'override'
+            when v_is_missing and mapped.column_name <> '_missing_since' then 'kept: its record is gone'
             when v_is_rejected then 'kept: its record was rejected'
             when mapped.stream is not null and v_spec ->> 'delta' is distinct from 'full' and not exists (select 1 from origins)
                 then 'kept: no live record'

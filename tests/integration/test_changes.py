@@ -200,12 +200,23 @@ def test_changes_are_pruned_by_age(bench: Bench) -> None:
 
 
 def test_a_row_without_a_record_is_marked(bench: Bench) -> None:
-    """With `on_missing: mark` it stays, with the time since when; it loses the mark when its record is back."""
+    """With `on_missing: mark` it stays, with the time since when; it loses the mark when its record is back.
+
+    Where its values came from is told as before.
+    """
     model(bench, on_missing="mark")
     bench.sync()
     everybody = bench.api.records["people"]
+    origin = "select stream, path, row_number, load_id, run_id from syncline.lineage('people', '1', 'name')"
+    came_from = bench.query(origin)
+    assert came_from[0]["load_id"]
     bench.api.records["people"] = everybody[1:]
     bench.sync()
+    assert bench.query(origin) == came_from
+    assert {row["rule"] for row in bench.query("select rule from syncline.lineage('people', '1')")} == {
+        "kept: its record is gone",
+        "missing since",
+    }
     marked = bench.current()["1"]["_missing_since"]
     assert marked is not None
     assert bench.current()["2"]["_missing_since"] is None

@@ -442,6 +442,31 @@ def test_lineage_says_where_a_value_came_from(partners: Bench) -> None:
     }
 
 
+def test_lineage_of_a_marked_row_is_that_of_its_last_records(partners: Bench) -> None:
+    """Where its records went, one after the other or at once, the row has its values from what was there last."""
+    partners.write_model("partners", merged(on_missing="mark"))
+    sheet(partners, a={"name": "Alpha"}, b={"name": "Beta"}, d={"name": "Delta"})
+    crm(partners, a={"title": "Alfa", "tier": "one"}, d={"title": "Delta", "tier": "two"})
+    sync(partners)
+    sheet(partners, b={"name": "Beta"}, d={"name": "Delta"})
+    sync(partners)
+    crm(partners, c={"title": "Gamma"})
+    sheet(partners, b={"name": "Beta"})
+    sync(partners)
+
+    def said(key: str) -> dict[str, Any]:
+        query = "select column_name, stream, candidates from syncline.lineage('partners', %s) where source is not null"
+        return {found["column_name"]: (found["stream"], found["candidates"]) for found in partners.query(query, key)}
+
+    assert said("a") == {
+        "code": ("files.crm", {"sheet": None, "crm": "a"}),
+        "name": ("files.crm", {"sheet": None, "crm": "Alfa"}),
+        "tier": ("files.crm", {"sheet": None, "crm": "one"}),
+    }
+    assert said("d")["name"] == ("files.sheet", {"sheet": "Delta", "crm": "Delta"})
+    assert said("d")["tier"] == ("files.crm", {"sheet": None, "crm": "two"})
+
+
 def test_the_proof_by_raw_records_finds_a_row_that_was_tampered_with(partners: Bench) -> None:
     """verify_raw is silent about what was published, and names the key of a row that somebody changed."""
     sync(partners)

@@ -262,6 +262,12 @@ begin
     origins as materialized (
         select * from syncline.origin_records(v_spec, v_loads, v_key)
     ),
+    changes as materialized (
+        select c.change_id, c.old, c.new, p.published_at, p.run_id
+        from syncline.changes as c
+        inner join syncline.publications as p on c.publication_id = p.publication_id
+        where c.entity = p_entity and c._key = v_key
+    ),
     asked as materialized (
         select
             m.*,
@@ -331,7 +337,7 @@ begin
     left join origins as origin on mapped.has_said and mapped.stream = origin.label
     left join lateral (
         select c.old, c.published_at, c.run_id
-        from syncline.list_changes(p_entity, v_key) as c
+        from changes as c
         where c.new ? mapped.column_name
         order by c.change_id desc
         limit 1

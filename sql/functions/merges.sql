@@ -84,11 +84,15 @@ comment on function syncline.check_merged_types(text, text, jsonb) is
 'Raises SY212 where two staging models type one field differently.';
 
 create or replace function syncline.compiled_parts(p_sql text) returns table (part text, body text)
-language sql immutable
+-- Not plain SQL: taken for the thousand rows of the function within, a recursion over it would reserve memory for millions.
+language plpgsql immutable rows 10
 as $$
+begin
     -- dbt puts ephemeral models in front, each as `__dbt__cte__<name> as (`.
+    return query
     select coalesce((regexp_match(piece, '^(__dbt__cte__\w+)"? as \('))[1], ''), piece
-    from regexp_split_to_table(p_sql, '(?=__dbt__cte__\w+"? as \()') as piece
+    from regexp_split_to_table(p_sql, '(?=__dbt__cte__\w+"? as \()') as piece;
+end
 $$;
 comment on function syncline.compiled_parts(text) is
 'The ephemeral models in compiled SQL by the names that dbt gives them; the last holds the model itself, too.';

@@ -60,6 +60,7 @@ def measure_merge(dsn: str, folder: Path, count: int) -> None:
     rewrite(sheet, count // 100)
     rewrite(crm, count // 100)
     _print_ratio("1% changed", syncs["single"].run(), syncs["merged"].run(), 1.5)
+    _ask(syncs["merged"].dsn, count, _QUESTIONS)
     for each in syncs.values():
         each.close()
 
@@ -95,18 +96,20 @@ def measure_changes(dsn: str, folder: Path, count: int) -> None:
         _print_ratio(f"1% changed, {name}, median of 6", seconds["none"], seconds[name], 1.3)
         each = ", ".join(f"{b['whole'] / a['whole']:.2f}" for a, b in zip(rounds["none"], rounds[name], strict=True))
         print(f"    each: {each}")
-    _ask(syncs["changes and history"].dsn, count)
+    versions = {"its versions": "select * from people_history where _key = %s"}
+    _ask(syncs["changes and history"].dsn, count, _QUESTIONS | versions)
     for each in syncs.values():
         each.close()
 
 
-def _ask(dsn: str, count: int) -> None:
-    questions = {
-        "lineage of a row": "select * from syncline.lineage('people', %s)",
-        "lineage of a field": "select * from syncline.lineage('people', %s, 'visits')",
-        "history of a row": "select * from syncline.life_of('people', %s)",
-        "its versions": "select * from people_history where _key = %s",
-    }
+_QUESTIONS = {
+    "lineage of a row": "select * from syncline.lineage('people', %s)",
+    "lineage of a field": "select * from syncline.lineage('people', %s, 'visits')",
+    "history of a row": "select * from syncline.life_of('people', %s)",
+}
+
+
+def _ask(dsn: str, count: int, questions: Mapping[str, str]) -> None:
     roll = random.Random(3)
     print("  questions, milliseconds: p50, p99 of 200; goal 50")
     with psycopg.connect(dsn, autocommit=True) as connection:

@@ -57,6 +57,10 @@ class ListGroup(click.Group):
         is_option = bool(args) and args[0].startswith("-") and args[0] not in ctx.help_option_names
         return super().parse_args(ctx, ["list", *args] if is_option or not args else args)
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.commands["list"].format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
 
 def example(text: str) -> str:
     """Return an epilog that shows how a command is used."""

@@ -16,12 +16,16 @@ from typing import Any, TextIO
 
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 from dbt.contracts.graph.manifest import Manifest
+from jinja2 import Environment, nodes
 
 from syncline.dbt_errors import explain, explain_model, explain_test
 
 _QUIET = ["--quiet", "--no-write-json"]
 _QUIET += ["--log-level", "none", "--log-level-file", "none", "--no-print", "--no-use-colors"]
 
+
+_MOST_TREES = 10_000
+"""Templates that are kept parsed: dbt has five hundred macros of its own."""
 
 _SETTINGS = frozenset(
     {"changes", "delta", "external_ref", "history", "indexes", "max_delete_ratio", "max_error_ratio", "on_missing"}
@@ -117,6 +121,27 @@ def _unknown_setting(manifest: Manifest) -> dict[str, str | None] | None:
                     "hint": f"Known beside dbt's own: {', '.join(sorted(_SETTINGS))}.",
                 }
     return None
+
+
+def _parse_templates_once() -> None:
+    """Keep what Jinja has parsed: dbt parses all of its own macros again whenever a file of the project has changed.
+
+    dbt only looks at these trees; what it renders is compiled from the text.
+    """
+    parse = Environment.parse
+    trees: dict[tuple[Any, ...], nodes.Template] = {}
+
+    def parse_once(
+        environment: Environment, source: str, name: str | None = None, filename: str | None = None
+    ) -> nodes.Template:
+        key = (type(environment), *environment.extensions, str(source))
+        if key not in trees:
+            if len(trees) >= _MOST_TREES:
+                trees.clear()
+            trees[key] = parse(environment, source, name, filename)
+        return trees[key]
+
+    Environment.parse = parse_once  # type: ignore[assignment, method-assign]
 
 
 def _forget_ctes(manifest: Manifest) -> None:
@@ -259,6 +284,7 @@ def main() -> None:
         os._exit(0)  # the runner is gone, and with it the run
 
     threading.Thread(target=pump, daemon=True).start()
+    _parse_templates_once()
     with os.fdopen(reading, encoding="utf-8") as requests:
         DbtProcess(Path(sys.argv[1]), answers).serve(requests)
 

@@ -83,7 +83,8 @@ def session_dsn(dsn: str, *, run: tuple[int, int] | None = None, timeout: int = 
         ) from None
     # psycopg reads times in ISO style alone, and a database may say otherwise.
     options = [str(given.get("options") or ""), "-c TimeZone=UTC", "-c DateStyle=ISO,YMD", "-c IntervalStyle=postgres"]
-    options.append("-c client_connection_check_interval=1s")
+    # Plans of many small steps look dear, and would be compiled for longer than they run.
+    options += ["-c client_connection_check_interval=1s", "-c jit=off"]
     # A peer that is gone without a word is noticed within 30 seconds, here as there.
     options += [f"-c tcp_keepalives_{setting}={value}" for setting, value in _KEEPALIVES.items()]
     if run is not None:

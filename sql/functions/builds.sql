@@ -149,6 +149,8 @@ as $$
         ('extra_float_digits', '1'),
         ('bytea_output', 'hex'),
         ('lc_monetary', 'C'),
+        -- Compiled, a statement over a few keys would take longer than it runs.
+        ('jit', 'off'),
         -- Keys are looked up by index as long as they are few: what a build reads has mostly just been written.
         ('random_page_cost', '1.1')
     ) as settings (name, value)

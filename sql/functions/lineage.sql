@@ -222,6 +222,7 @@ returns table (
     row_errors jsonb
 )
 language plpgsql stable
+set jit = off
 as $$
 declare
     v_spec jsonb := syncline.published_model(p_entity);

@@ -135,6 +135,7 @@ comment on function syncline.check_known(text[]) is 'Raises SY201 for an entity 
 
 create or replace function syncline.publish(p_builds bigint[], p_lifts boolean default false) returns bigint
 language plpgsql
+set jit = off
 as $$
 declare
     v_publication bigint;
@@ -333,6 +334,7 @@ comment on function syncline.readers_of(text[]) is 'These entities and all that 
 
 create or replace function syncline.rollback(p_entity text default null) returns setof text
 language plpgsql
+set jit = off
 as $$
 declare
     v_publication bigint;

@@ -222,6 +222,14 @@ def test_a_lock_in_the_way_is_tried_again(driver: Driver) -> None:
     assert {row["generation"] for row in driver.current().values()} == {2}
 
 
+def test_nothing_is_compiled(driver: Driver) -> None:
+    """No session compiles its statements, whatever the server does: a publish has no time for it, from psql neither."""
+    assert driver.connection.execute("show jit").fetchall() == [{"jit": "off"}]
+    query = "select proname from pg_proc where proconfig @> '{jit=off}' and pronamespace = 'syncline'::regnamespace"
+    found = {row["proname"] for row in driver.connection.execute(query)}
+    assert found == {"publish", "rollback", "lineage"}
+
+
 def test_one_try_waits_a_tenth_of_a_second(driver: Driver) -> None:
     """The SQL function itself gives up after 100 ms, so that no reader queues longer."""
     sync(driver, 1)

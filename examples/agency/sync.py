@@ -15,7 +15,7 @@ HERE = Path(__file__).resolve().parent
 
 def main() -> int:
     project = find_project(HERE)
-    token = secrets.token_urlsafe()
+    token = secrets.token_hex()  # never with a dash in front, which would make it an option
     state = state_folder(project) / "agency-generation"
     server = subprocess.Popen(
         [

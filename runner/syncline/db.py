@@ -83,12 +83,9 @@ def session_dsn(dsn: str, *, run: tuple[int, int] | None = None, timeout: int = 
         ) from None
     # psycopg reads times in ISO style alone, and a database may say otherwise.
     options = [str(given.get("options") or ""), "-c TimeZone=UTC", "-c DateStyle=ISO,YMD", "-c IntervalStyle=postgres"]
-    # Plans of many small steps look dear, and would be compiled for longer than they run.
-    options += ["-c client_connection_check_interval=1s", "-c jit=off"]
+    options += session_options(run)
     # A peer that is gone without a word is noticed within 30 seconds, here as there.
     options += [f"-c tcp_keepalives_{setting}={value}" for setting, value in _KEEPALIVES.items()]
-    if run is not None:
-        options += [f"-c syncline.run_id={run[0]}", f"-c syncline.attempt={run[1]}"]
     for setting, value in _KEEPALIVES.items():
         given.setdefault(f"keepalives_{setting}", value)
     given.setdefault("connect_timeout", timeout)
@@ -97,6 +94,17 @@ def session_dsn(dsn: str, *, run: tuple[int, int] | None = None, timeout: int = 
     given["application_name"] = name or given.get("application_name") or "syncline"
     given["options"] = " ".join(filter(None, options))
     return make_conninfo("", **given)
+
+
+def session_options(run: tuple[int, int] | None) -> list[str]:
+    """Return the settings of every session of a run or of none, dbt's too, as libpq's `options` take them."""
+    options = [
+        # A session whose client is gone must not work on: it would hold the run's row and its locks.
+        "-c client_connection_check_interval=1s",
+        # Plans of many small steps look dear, and would be compiled for longer than they run.
+        "-c jit=off",
+    ]
+    return options if run is None else [*options, f"-c syncline.run_id={run[0]}", f"-c syncline.attempt={run[1]}"]
 
 
 def check_server(connection: Connection) -> None:

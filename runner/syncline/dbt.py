@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from syncline import db
 from syncline.errors import ConfigurationError, ModelError
 from syncline.paths import state_folder
 
@@ -132,7 +133,7 @@ class Dbt:
 
         Where `is_exact`, only the tests named run; else all that are on the models named.
         """
-        options = "" if run is None else f"-c syncline.run_id={run[0]} -c syncline.attempt={run[1]}"
+        options = " ".join(db.session_options(run))
         self._send({"do": "build", "select": select, "options": options, "is_exact": is_exact})
         nodes: list[dict[str, Any]] = self._answer(on_event)["nodes"]
         return nodes

@@ -75,8 +75,7 @@ class DbtProcess:
 
         `options` are the session settings of dbt's connections.
         """
-        # A session whose client is gone must not work on: it would hold the run's row and its locks.
-        os.environ["PGOPTIONS"] = f"{options} -c client_connection_check_interval=1s -c jit=off"
+        os.environ["PGOPTIONS"] = options
         arguments = ["build", "--select", *select, "--exclude-resource-type", "unit_test", "--no-fail-fast"]
         if is_exact:
             arguments += ["--indirect-selection", "empty"]
